@@ -1,0 +1,28 @@
+//! The load generator of Wardline, the blind relay that it measures against, and what both need.
+//!
+//! `load --help` shows how it is used. Inside, a message goes: [`traffic`] has a publisher write a
+//! [`line`](mod@line), the [`server`] under test relays it, `traffic` checks it at every receiver
+//! and counts it in the [`window`]; [`run`] makes rounds of that, [`process`] asks the kernel what
+//! the server spent, [`stats`] compares, [`report`] tells.
+//!
+//! It measures by what Linux says of processes, so elsewhere this library is empty.
+
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+pub mod blind;
+pub mod cli;
+pub mod clients;
+pub mod idle;
+pub mod interrupt;
+pub mod line;
+pub mod poll;
+pub mod process;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod server;
+pub mod start;
+pub mod stats;
+pub mod traffic;
+pub mod window;

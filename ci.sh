@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# The checks of this repository by name, the same for a person and for CI.
+#
+#   ./ci.sh VERB...     each on its own, in this order
+#   ./ci.sh all         what CI does: installs what is missing, then every verb, quick ones first
+#
+# Figures that a test needs (seeds, seconds) can be set from outside: SEEDS, FUZZ_SECONDS.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+SEEDS=${SEEDS:-3000}
+FUZZ_SECONDS=${FUZZ_SECONDS:-10}
+TARGET=${CARGO_TARGET_DIR:-$PWD/target}
+
+# Workspaces of their own, which --workspace does not reach.
+OUTSIDE=(core/freestanding fuzz)
+
+say() { printf -- '--- %s\n' "$*"; }
+fail() { echo "ci.sh: $*" >&2; exit 1; }
+
+# Formatting, as rustfmt.toml has it.
+verb_fmt() {
+    cargo fmt --all --check
+    for dir in "${OUTSIDE[@]}"; do
+        (cd "$dir" && cargo fmt --check)
+    done
+}
+
+# Lints, warnings as errors. With what only other systems compile, too.
+verb_clippy() {
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    cargo clippy --locked --package wardline-core -- -D warnings
+    (cd core/freestanding && cargo clippy --locked --release -- -D warnings)
+    (cd fuzz && cargo clippy --locked --all-targets -- -D warnings)
+    RUSTFLAGS='--cfg wardline_portable' cargo clippy --locked --workspace --all-targets \
+        --target-dir "$TARGET/portable" -- -D warnings
+}
+
+# The documentation of every crate, warnings as errors.
+verb_doc() {
+    RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+}
+
+# The README's test command.
+verb_test() {
+    cargo test --workspace --profile verify
+}
+
+# What other systems compile: the black-box suite without a line of Unix-only code, and the crates
+# that Windows and macOS would be built from.
+verb_portable() {
+    local target crate
+    mkdir -p "$TARGET"
+    for target in x86_64-pc-windows-msvc aarch64-apple-darwin; do
+        say "crates for $target"
+        cargo tree --locked --target "$target" --edges normal,build --prefix none \
+            --package wardline | cut -d' ' -f1 | sort -u > "$TARGET/crates-$target"
+        for crate in io-uring linux-raw-sys tokio-uring inotify; do
+            ! grep -qx "$crate" "$TARGET/crates-$target" || fail "$crate in $target"
+        done
+    done
+    for crate in libc nix rustix signal-hook signal-hook-registry; do
+        ! grep -qx "$crate" "$TARGET/crates-x86_64-pc-windows-msvc" || fail "$crate in Windows"
+    done
+    say "the black-box suite without Unix-only code"
+    RUSTFLAGS='--cfg wardline_portable' cargo test --locked --profile verify \
+        --target-dir "$TARGET/portable" --package wardline --test blackbox
+}
+
+# The core without an operating system: linked, run, measured, its symbols looked at.
+verb_freestanding() {
+    core/freestanding/check.sh
+}
+
+# The simulator: years of bad luck.
+verb_sim() {
+    cargo run --locked --profile verify --package wardline-sim --bin sim -- --seeds "$SEEDS"
+}
+
+# Planted bugs: the simulator has to find each of them.
+verb_mutants() {
+    core/sim/mutants.sh
+}
+
+# Each fuzz target for some seconds. What it finds on its way is thrown away, but for a crash.
+verb_fuzz() {
+    # The scanners are unsafe code, and watched; the rest is not, and three times as fast unwatched.
+    fuzz line_splitting address
+    fuzz relay none
+}
+fuzz() {
+    local name=$1 sanitizer=$2 corpus
+    say "fuzz $name"
+    corpus=$(mktemp -d)
+    cargo +nightly fuzz run --fuzz-dir fuzz --target-dir "$TARGET/fuzz-$sanitizer" \
+        --sanitizer "$sanitizer" "$name" "$corpus" "fuzz/corpus/$name" \
+        -- -max_total_time="$FUZZ_SECONDS" -print_final_stats=1
+    rm -r "$corpus"
+}
+
+# Speed, at twice the budgets: this machine has other things to do.
+verb_bench_smoke() {
+    local load=$TARGET/release/load
+    cargo build --locked --release --package wardline --package wardline-bench
+    cargo bench --locked --package wardline-bench --bench core -- --test
+    "$load" run --readers 100 --rounds 3 --budget 2.5
+    "$load" run --readers 10 --rounds 3 --budget 3.0
+    "$load" run --readers 1 --rounds 3 --budget 3.2
+    # Time at twice the budget; memory and size do not depend on who else is running.
+    "$load" start --budget-ms 20 --budget-rss 8MB --budget-program 6MB
+    "$load" idle --connections 10000 --budget 2KiB
+}
+
+# The service, the static build, the example settings, the kernel's.
+verb_deploy() {
+    deploy/check.sh
+}
+
+# Licences, sources and doubles of the crates that we are made of. Advisories are not checked here:
+# their database is fetched from elsewhere than a registry. `cargo deny check advisories` does it.
+verb_deny() {
+    local dir
+    for dir in . "${OUTSIDE[@]}"; do
+        cargo deny --locked --workspace --config deny.toml --manifest-path "$dir/Cargo.toml" \
+            check bans licenses sources
+    done
+}
+
+verb_all() {
+    exec .ci/run
+}
+
+[ $# -gt 0 ] || { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"; declare -F | sed -n 's/.* verb_/  /p' | tr _ -; exit 2; }
+for verb in "$@"; do
+    declare -F "verb_${verb//-/_}" > /dev/null || fail "no such verb: $verb"
+done
+for verb in "$@"; do
+    "verb_${verb//-/_}"
+done

@@ -1,0 +1,76 @@
+//! The memory that a relay is lent.
+
+use bytemuck::Zeroable;
+use wardline_core::{
+    Ban, Cursor, Event, Link, Network, PrefixBucket, PrefixSlot, RESERVE, Session, Slots, Tap,
+    Topic, WheelSlot,
+};
+
+use crate::plan::Plan;
+
+/// Events that fit the ring: more than come of what is fed before they are taken.
+const EVENTS: usize = 1 << 14;
+
+/// The memory that a relay is lent.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    sessions: Vec<Session>,
+    cursors: Vec<Cursor>,
+    prefixes: Vec<PrefixSlot>,
+    buckets: Vec<PrefixBucket>,
+    topics: Vec<Topic>,
+    links: Vec<Link>,
+    bans: [Vec<Ban>; 3],
+    wheel: Vec<WheelSlot>,
+    events: Vec<Event>,
+    scratch: Vec<u8>,
+    exempt: Vec<Network>,
+    pool: Vec<u8>,
+}
+
+impl Lent {
+    /// What a plan asks for.
+    #[must_use]
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let limits = &plan.limits;
+        let sessions = (limits.connections + RESERVE) as usize;
+        let everywhere = |ip| Network { ip, bits: 0 };
+        let all = ["0.0.0.0", "::"].map(|ip| everywhere(ip.parse().expect("an address")));
+        Self {
+            sessions: vec![Session::zeroed(); sessions],
+            cursors: vec![Cursor::zeroed(); sessions],
+            prefixes: vec![PrefixSlot::zeroed(); sessions],
+            buckets: vec![PrefixBucket::zeroed(); 16],
+            topics: vec![Topic::zeroed(); limits.topics as usize],
+            links: vec![Link::zeroed(); (limits.blocks + limits.segments) as usize],
+            bans: core::array::from_fn(|_| vec![Ban::zeroed(); plan.bans]),
+            wheel: vec![WheelSlot::zeroed(); plan.wheel],
+            events: vec![Event::None; EVENTS],
+            scratch: vec![0; limits.scratch_bytes() as usize],
+            exempt: if plan.exempt { all.to_vec() } else { Vec::new() },
+            pool: vec![0xA5; limits.pool_bytes() as usize],
+        }
+    }
+
+    /// The tables, and the pool.
+    pub(crate) fn slots(&mut self) -> (Slots<'_>, &mut [u8]) {
+        let [v4, v6, parents] = &mut self.bans;
+        let slots = Slots {
+            sessions: &mut self.sessions,
+            cursors: &mut self.cursors,
+            prefixes: &mut self.prefixes,
+            prefix_buckets: &mut self.buckets,
+            topics: &mut self.topics,
+            links: &mut self.links,
+            bans_v4: v4,
+            bans_v6: v6,
+            bans_parents: parents,
+            wheel: &mut self.wheel,
+            events: &mut self.events,
+            scratch: &mut self.scratch,
+            exempt: &self.exempt,
+            tap: Tap::default(),
+        };
+        (slots, &mut self.pool)
+    }
+}

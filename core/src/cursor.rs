@@ -1,0 +1,167 @@
+//! A reader of a log: a position, nothing more. Its lag is its queue.
+
+use bytemuck::Zeroable;
+
+use crate::id::Ref;
+use crate::storage::{Memory, Pool, Slab, Slot};
+
+/// Where a cursor stands, which is also the list that it is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In no list: the slot is free.
+    #[default]
+    Nowhere,
+    /// At the head of the log, in the topic's waiting list; `pos` and `link` mean nothing.
+    Waiting,
+    /// Somewhere in `link`, in that link's list.
+    Behind,
+}
+
+// A slot must be valid as all zeros, which only plain numbers say of themselves without unsafe
+// code; so the slot keeps a byte.
+const WAITING: u8 = 1;
+const BEHIND: u8 = 2;
+
+/// A reader's place in a topic's log.
+#[derive(Clone, Copy, Debug, Zeroable)]
+pub struct Cursor {
+    next: Ref,
+    prev: Ref,
+    place: u8,
+    /// What was sent last ended inside a message.
+    pub(crate) begun: u8,
+    pub(crate) link: Ref,
+    pub(crate) session: Ref,
+    /// The log's position of the next byte to send.
+    pub(crate) pos: u64,
+    /// Past this position nothing is the reader's own.
+    pub(crate) own_until: u64,
+}
+
+impl Slot for Cursor {
+    fn free_next(&self) -> Ref {
+        self.next
+    }
+
+    fn set_free_next(&mut self, next: Ref) {
+        self.next = next;
+    }
+}
+
+impl Cursor {
+    /// A cursor of `session` that begins at `pos`; it is in no list yet.
+    pub(crate) fn new(session: Ref, pos: u64) -> Self {
+        Self { session, pos, own_until: pos, ..Self::zeroed() }
+    }
+
+    pub(crate) const fn place(&self) -> Place {
+        match self.place {
+            WAITING => Place::Waiting,
+            BEHIND => Place::Behind,
+            _ => Place::Nowhere,
+        }
+    }
+
+    pub(crate) const fn is_behind(&self) -> bool {
+        self.place == BEHIND
+    }
+
+    /// The next one of its list.
+    pub(crate) const fn next(&self) -> Ref {
+        self.next
+    }
+}
+
+fn push(cursors: &mut Slab<'_, Cursor>, head: &mut Ref, slot: Ref, place: u8) {
+    let old = core::mem::replace(head, slot);
+    if old.is_some() {
+        cursors.at_mut(old).prev = slot;
+    }
+    let cursor = cursors.at_mut(slot);
+    cursor.next = old;
+    cursor.prev = Ref::NONE;
+    cursor.place = place;
+}
+
+fn unlink(cursors: &mut Slab<'_, Cursor>, head: &mut Ref, slot: Ref) {
+    let Cursor { next, prev, .. } = *cursors.at(slot);
+    if next.is_some() {
+        cursors.at_mut(next).prev = prev;
+    }
+    match prev.some() {
+        Some(prev) => cursors.at_mut(prev).next = next,
+        None => *head = next,
+    }
+    let cursor = cursors.at_mut(slot);
+    cursor.next = Ref::NONE;
+    cursor.prev = Ref::NONE;
+    cursor.place = 0;
+}
+
+/// Puts a cursor that is in no list at the head of the log.
+pub(crate) fn wait(cursors: &mut Slab<'_, Cursor>, waiting: &mut Ref, slot: Ref) {
+    push(cursors, waiting, slot, WAITING);
+    cursors.at_mut(slot).link = Ref::NONE;
+    cursors.at_mut(slot).begun = 0;
+}
+
+/// Takes a cursor out of whatever list it is in.
+pub(crate) fn leave<P: Pool>(
+    cursors: &mut Slab<'_, Cursor>,
+    memory: &mut Memory<'_, P>,
+    waiting: &mut Ref,
+    slot: Ref,
+) {
+    let cursor = *cursors.at(slot);
+    match cursor.place() {
+        Place::Waiting => unlink(cursors, waiting, slot),
+        Place::Behind => unlink(cursors, &mut memory.at_mut(cursor.link).cursors, slot),
+        Place::Nowhere => {}
+    }
+}
+
+/// Moves every waiting cursor to `link` at `pos`: something was appended there. Gives the first of
+/// them; the others follow by [`Cursor::next`], `count` in all.
+pub(crate) fn wake_all<P: Pool>(
+    cursors: &mut Slab<'_, Cursor>,
+    memory: &mut Memory<'_, P>,
+    waiting: &mut Ref,
+    link: Ref,
+    pos: u64,
+    mut each: impl FnMut(Ref),
+) {
+    let first = core::mem::take(waiting);
+    let mut last = first;
+    let mut next = first;
+    while let Some(slot) = next.some() {
+        let cursor = cursors.at_mut(slot);
+        cursor.place = BEHIND;
+        cursor.link = link;
+        cursor.pos = pos;
+        next = cursor.next;
+        last = slot;
+        each(cursor.session);
+    }
+    if first.is_some() {
+        let old = core::mem::replace(&mut memory.at_mut(link).cursors, first);
+        cursors.at_mut(last).next = old;
+        if old.is_some() {
+            cursors.at_mut(old).prev = last;
+        }
+    }
+}
+
+/// Moves a cursor that is behind to a later link.
+pub(crate) fn relink<P: Pool>(
+    cursors: &mut Slab<'_, Cursor>,
+    memory: &mut Memory<'_, P>,
+    slot: Ref,
+    link: Ref,
+) {
+    let old = cursors.at(slot).link;
+    if old != link {
+        unlink(cursors, &mut memory.at_mut(old).cursors, slot);
+        push(cursors, &mut memory.at_mut(link).cursors, slot, BEHIND);
+        cursors.at_mut(slot).link = link;
+    }
+}

@@ -1,0 +1,125 @@
+//! What an operator may want to read: a bounded ring, with a counter of what it dropped.
+
+use crate::fault::PeerFault;
+use crate::id::{ConnId, TopicId};
+
+/// Why a line was not relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRelayed {
+    /// Over the rate.
+    Rate,
+    /// Over the limit of lines.
+    LineTooLong,
+    /// Its envelope was over the limit.
+    EnvelopeTooLong,
+    /// Not UTF-8; the connection is closed.
+    BadUtf8,
+    /// HTTP on the first line; the connection is closed.
+    WrongDialect,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The peer finished, or its socket failed.
+    Peer,
+    /// What the peer did.
+    Fault(PeerFault),
+    /// The relay is shutting down.
+    Shutdown,
+}
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing: an empty slot of the ring.
+    #[default]
+    None,
+    /// A connection begins to end.
+    Leaving {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        reason: Reason,
+    },
+    /// A line was taken as message `number` of `topic`; only with `report_messages`.
+    Published {
+        /// The sender.
+        conn: ConnId,
+        /// The topic.
+        topic: TopicId,
+        /// Its number there. Messages that nobody could have read have no number.
+        number: Option<u64>,
+    },
+    /// A line was not relayed; only with `report_messages`.
+    NotRelayed {
+        /// The sender.
+        conn: ConnId,
+        /// Why.
+        why: NotRelayed,
+    },
+    /// A reader's cursor jumped.
+    Gap {
+        /// The reader.
+        conn: ConnId,
+        /// The first message that it will not have.
+        from: u64,
+        /// The first one that it may have again.
+        to: u64,
+    },
+    /// The senders of a topic are slowed for a reader.
+    Paced {
+        /// The reader.
+        conn: ConnId,
+        /// The topic.
+        topic: TopicId,
+    },
+    /// An address was struck by the quarantine.
+    Struck {
+        /// A connection of it.
+        conn: ConnId,
+        /// How often before, and this time.
+        strikes: u8,
+        /// For how many seconds its newcomers are refused; 0: they are only slowed.
+        seconds: u32,
+    },
+}
+
+/// The ring.
+#[derive(Debug)]
+pub(crate) struct Events<'s> {
+    slots: &'s mut [Event],
+    first: usize,
+    len: usize,
+}
+
+impl<'s> Events<'s> {
+    pub(crate) fn new(slots: &'s mut [Event]) -> Self {
+        Self { slots, first: 0, len: 0 }
+    }
+
+    /// Whether there was room.
+    #[must_use]
+    pub(crate) fn push(&mut self, event: Event) -> bool {
+        if self.len >= self.slots.len() {
+            return false;
+        }
+        let at = self.first.saturating_add(self.len);
+        let at = at.checked_rem(self.slots.len()).unwrap_or(0);
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = event;
+            self.len = self.len.saturating_add(1);
+        }
+        true
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Event> {
+        if self.len == 0 {
+            return None;
+        }
+        let event = self.slots.get(self.first).copied();
+        self.first = self.first.saturating_add(1).checked_rem(self.slots.len()).unwrap_or(0);
+        self.len = self.len.saturating_sub(1);
+        event
+    }
+}

@@ -1,0 +1,268 @@
+//! Every limit of a relay, with its unit, its default, and the reason for the number.
+
+use crate::fault::ConfigError;
+use crate::time::Duration;
+
+/// What a reader's lag does when it passes its allowance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LagRule {
+    /// The reader is told why and disconnected.
+    Cut,
+    /// The reader's cursor jumps to the head of the log and it is told which messages are gone.
+    Gap,
+    /// The topic's senders are slowed for a bounded time; then the reader is cut.
+    Pace,
+}
+
+/// One step of the reference's backpressure: above this many messages that a reader's socket would
+/// not take, each sender of the topic waits so long after each message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slowdown {
+    /// Messages queued for the slowest reader.
+    pub threshold_messages: u64,
+    /// The wait after each message of a sender.
+    pub delay: Duration,
+}
+
+/// Limits of the line dialect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineLimits {
+    /// Longest line taken, in bytes without its ending. Default 64 KiB, at most 1 MiB.
+    pub line_bytes_max: u32,
+    /// Longest envelope made, in bytes with its newline. Default 64 KiB: clients that exist read
+    /// with that limit and die on more.
+    pub envelope_bytes_max: u32,
+    /// Messages per minute and connection, the whole minute as burst. Default 300; 0: no limit.
+    pub messages_per_minute: u32,
+    /// A client from which no byte came and which acknowledged none for so long is warned and
+    /// closed. Default 300 s; zero: never.
+    pub idle: Duration,
+    /// Whether bytes that the client acknowledged keep it from being idle. Default true; the
+    /// reference counts only what a client sends.
+    pub listening_is_activity: bool,
+    /// Reference backpressure: first slowdown. Default none.
+    pub throttle: Option<Slowdown>,
+    /// Reference backpressure: second slowdown. Default none.
+    pub flow_control: Option<Slowdown>,
+    /// Reference backpressure: a reader above so many queued messages for 5 s on end is closed and
+    /// its address refused for [`QuarantineLimits::cooldown`]. Default none.
+    pub disconnect_threshold_messages: Option<u64>,
+}
+
+/// Limits of the quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuarantineLimits {
+    /// Points at which an address is struck. Default 100.
+    pub threshold_points: u32,
+    /// The time in which one point is forgiven. Default 6 s.
+    pub point: Duration,
+    /// How long the address of a reader that trips the reference's disconnect threshold is
+    /// refused. Default 10 min.
+    pub cooldown: Duration,
+    /// New connections per minute from one prefix before it counts as flapping. Default 15.
+    pub connects_per_minute: u32,
+    /// Connections from one prefix once 70 % of the slots are taken. Default 256.
+    pub connections_per_prefix: u32,
+}
+
+/// How much a relay takes, holds and sends. Every field has a default ([`Limits::DEFAULT`]), and
+/// [`Limits::check`] says which combinations make sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once. Default 16,384.
+    pub connections: u32,
+    /// Topics at once. Default 4,096.
+    pub topics: u32,
+    /// Bytes in a block, the unit of unfinished input, of control output and of a quiet topic's
+    /// log. Default 2 KiB.
+    pub block_bytes: u32,
+    /// Blocks. Default 16,384 (32 MiB).
+    pub blocks: u32,
+    /// Bytes in a segment, the unit of a busy topic's log. Default 64 KiB.
+    pub segment_bytes: u32,
+    /// Segments. Default 1,024 (64 MiB).
+    pub segments: u32,
+    /// What a log holds in blocks before it takes segments. Default 32 KiB.
+    pub quiet_log_bytes: u32,
+    /// Outgoing bytes that a topic takes in per turn. Default 128 KiB.
+    pub topic_turn_bytes: u32,
+    /// A connection's share of a turn, in incoming bytes, at least 64 a line; more where fewer
+    /// connections speak. Default 16 KiB.
+    pub share_bytes: u32,
+    /// The most that one receive may bring. Default 64 KiB.
+    pub receive_bytes: u32,
+    /// Input that waits in the middle of what was read, beside one unfinished line and what one
+    /// receive brings. Default 32 KiB.
+    pub backlog_bytes: u32,
+    /// Bytes sent before inputs are polled again. Default 4 MiB.
+    pub turn_sent_bytes: u32,
+    /// The most in one send. Default 128 KiB.
+    pub send_bytes: u32,
+    /// The most in one send to a reader whose last send did not complete at once. Default 16 KiB.
+    pub slow_send_bytes: u32,
+    /// What a lag beyond the allowance does. Default cut.
+    pub lag_rule: LagRule,
+    /// How far a reader may lag, in bytes; 0: an eighth of the pool. Default 0.
+    pub lag_bytes: u64,
+    /// How long a reader may acknowledge nothing while bytes wait for it. Default 10 s.
+    pub progress: Duration,
+    /// The same where the frontend cannot tell what was acknowledged. Default 30 s.
+    pub progress_blind: Duration,
+    /// How long `pace` may slow a topic's senders for one reader at a time, before it cuts the
+    /// reader. Default 10 s.
+    pub pace: Duration,
+    /// What a sender waits after each message while its topic is paced. Default 100 ms: a floor of
+    /// ten messages a second, never nothing.
+    pub pace_delay: Duration,
+    /// An unfinished line must end within so long, plus a second for each KiB. Default 10 s.
+    pub unfinished: Duration,
+    /// How long a closing connection may take to read its last bytes. Default 2 s.
+    pub linger: Duration,
+    /// How long a drain may take to flush what is queued. Default 10 s.
+    pub drain: Duration,
+    /// Warnings to one connection per second. Default 10.
+    pub warnings_per_second: u32,
+    /// Whether each message that is taken or refused is reported as an event. Default false.
+    pub report_messages: bool,
+    /// Limits of the line dialect.
+    pub line: LineLimits,
+    /// Limits of the quarantine.
+    pub quarantine: QuarantineLimits,
+}
+
+impl Limits {
+    /// What a server starts with.
+    pub const DEFAULT: Self = Self {
+        connections: 16_384,
+        topics: 4_096,
+        block_bytes: 2 << 10,
+        blocks: 16_384,
+        segment_bytes: 64 << 10,
+        segments: 1_024,
+        quiet_log_bytes: 32 << 10,
+        topic_turn_bytes: 128 << 10,
+        share_bytes: 16 << 10,
+        receive_bytes: 64 << 10,
+        backlog_bytes: 32 << 10,
+        turn_sent_bytes: 4 << 20,
+        send_bytes: 128 << 10,
+        slow_send_bytes: 16 << 10,
+        lag_rule: LagRule::Cut,
+        lag_bytes: 0,
+        progress: Duration::from_secs(10),
+        progress_blind: Duration::from_secs(30),
+        pace: Duration::from_secs(10),
+        pace_delay: Duration::from_millis(100),
+        unfinished: Duration::from_secs(10),
+        linger: Duration::from_secs(2),
+        drain: Duration::from_secs(10),
+        warnings_per_second: 10,
+        report_messages: false,
+        line: LineLimits {
+            line_bytes_max: 64 << 10,
+            envelope_bytes_max: 64 << 10,
+            messages_per_minute: 300,
+            idle: Duration::from_secs(300),
+            listening_is_activity: true,
+            throttle: None,
+            flow_control: None,
+            disconnect_threshold_messages: None,
+        },
+        quarantine: QuarantineLimits {
+            threshold_points: 100,
+            point: Duration::from_secs(6),
+            cooldown: Duration::from_secs(600),
+            connects_per_minute: 15,
+            connections_per_prefix: 256,
+        },
+    };
+
+    /// Bytes of the pool that these limits ask for.
+    #[must_use]
+    pub const fn pool_bytes(&self) -> u64 {
+        (self.block_bytes as u64)
+            .saturating_mul(self.blocks as u64)
+            .saturating_add((self.segment_bytes as u64).saturating_mul(self.segments as u64))
+    }
+
+    /// Bytes that a reader may lag.
+    #[must_use]
+    pub const fn lag_allowance(&self) -> u64 {
+        if self.lag_bytes == 0 { self.pool_bytes() / 8 } else { self.lag_bytes }
+    }
+
+    /// Bytes of the scratch area: one line and its ending, or a backlog, whichever is more.
+    #[must_use]
+    pub const fn scratch_bytes(&self) -> u64 {
+        let line = (self.line.line_bytes_max as u64).saturating_add(2);
+        let wait = self.backlog_bytes as u64;
+        if line > wait { line } else { wait }
+    }
+
+    /// Whether a relay can be built to these limits.
+    ///
+    /// # Errors
+    /// The operator's: the field that is out of its bounds.
+    pub const fn check(&self) -> Result<(), ConfigError> {
+        if self.connections == 0 || self.connections > MAX_SLOTS - RESERVE {
+            return Err(ConfigError::Connections);
+        }
+        if self.topics == 0 || self.topics > MAX_SLOTS {
+            return Err(ConfigError::Topics);
+        }
+        if self.block_bytes < 128 || self.block_bytes > 1 << 20 || self.blocks < 8 {
+            return Err(ConfigError::Blocks);
+        }
+        if self.segment_bytes < self.block_bytes || self.segment_bytes > 16 << 20 {
+            return Err(ConfigError::Segments);
+        }
+        if self.pool_bytes() > u32::MAX as u64 {
+            return Err(ConfigError::PoolTooLarge);
+        }
+        if self.line.line_bytes_max < 64 || self.line.line_bytes_max > 1 << 20 {
+            return Err(ConfigError::LineBytes);
+        }
+        if self.line.envelope_bytes_max < 128 || self.line.envelope_bytes_max > 8 << 20 {
+            return Err(ConfigError::EnvelopeBytes);
+        }
+        // A message must fit the log with room for others, or nobody could ever send it.
+        if self.line.envelope_bytes_max as u64 > self.pool_bytes() / 4 {
+            return Err(ConfigError::EnvelopeBytes);
+        }
+        // Nor if one log could never hold it: what it has beyond its quiet start is in segments.
+        let blocks = (self.block_bytes as u64).saturating_mul(self.blocks as u64) / 2;
+        let quiet = self.quiet_log_bytes as u64;
+        let segments = (self.segment_bytes as u64).saturating_mul(self.segments as u64);
+        let log_bytes = if quiet < blocks { quiet } else { blocks }.saturating_add(segments);
+        if self.line.envelope_bytes_max as u64 > log_bytes / 2 {
+            return Err(ConfigError::EnvelopeBytes);
+        }
+        if self.share_bytes == 0
+            || self.receive_bytes < self.share_bytes
+            || self.topic_turn_bytes == 0
+            || self.send_bytes == 0
+            || self.slow_send_bytes == 0
+            || self.turn_sent_bytes == 0
+            || self.backlog_bytes < self.receive_bytes / 2
+        {
+            return Err(ConfigError::TurnBytes);
+        }
+        if self.quarantine.threshold_points == 0 || self.quarantine.point.is_zero() {
+            return Err(ConfigError::Quarantine);
+        }
+        Ok(())
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Slots beyond `connections`, so that a newcomer can be taken while the one that gives way to it
+/// is still being closed.
+pub const RESERVE: u32 = 32;
+
+/// Slots are named by 24 bits, on the wire too (PROTOCOL.md, handles).
+pub(crate) const MAX_SLOTS: u32 = (1 << 24) - 2;

@@ -1,0 +1,338 @@
+//! Addresses as the relay counts them: an IPv4 address, or the /64 of an IPv6 one; and the table of
+//! those that have connections now or had some a moment ago.
+
+use core::net::IpAddr;
+
+use bytemuck::Zeroable;
+
+use crate::fault::invariant_failed;
+use crate::id::Ref;
+use crate::rate::{Bucket, Rate};
+use crate::storage::{Slab, Slot};
+use crate::time::Instant;
+
+/// Who is counted together: an IPv4 address, an IPv6 /64, or, as parent, a /24 or a /48.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable)]
+#[repr(transparent)]
+pub struct Prefix([u8; 16]);
+
+const V4: u8 = 4;
+const V6: u8 = 6;
+
+impl Prefix {
+    /// The prefix of an address; `::ffff:a.b.c.d` is IPv4.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets();
+                Self([V4, 32, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, e, f, g, h, ..] = ip.octets();
+                Self([V6, 64, a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0])
+            }
+        }
+    }
+
+    /// The /24 or /48 that it is of.
+    #[must_use]
+    pub const fn parent(self) -> Self {
+        let [class, _, a, b, c, d, e, f, ..] = self.0;
+        match class {
+            V4 => Self([V4, 24, a, b, c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            _ => Self([V6, 48, a, b, c, d, e, f, 0, 0, 0, 0, 0, 0, 0, 0]),
+        }
+    }
+
+    pub(crate) const fn is_v4(self) -> bool {
+        self.0[0] == V4
+    }
+
+    pub(crate) const fn is_none(self) -> bool {
+        self.0[0] == 0
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// Its place in a table, which only who knows the secret can choose.
+    pub(crate) fn hash(&self, secret: &[u8; 32]) -> u64 {
+        let hash = blake3::keyed_hash(secret, &self.0);
+        let (front, _) = hash.as_bytes().split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+        u64::from_le_bytes(*front)
+    }
+}
+
+/// A network: the addresses that share their first bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Any address of it.
+    pub ip: IpAddr,
+    /// How many bits they share.
+    pub bits: u8,
+}
+
+impl Network {
+    /// Whether `ip` is one of them; `::ffff:a.b.c.d` is IPv4.
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.ip.to_canonical(), ip.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(ip)) => {
+                let apart = network.to_bits() ^ ip.to_bits();
+                apart.leading_zeros() >= u32::from(self.bits.min(32))
+            }
+            (IpAddr::V6(network), IpAddr::V6(ip)) => {
+                let apart = network.to_bits() ^ ip.to_bits();
+                apart.leading_zeros() >= u32::from(self.bits.min(128))
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+/// A prefix that has connections, or had some a moment ago.
+#[derive(Clone, Copy, Debug, Zeroable)]
+pub struct PrefixSlot {
+    pub(crate) key: Prefix,
+    /// Connections of it.
+    pub(crate) conns: u32,
+    /// The youngest of them; the others follow in the sessions.
+    pub(crate) youngest: Ref,
+    pub(crate) connects: Bucket,
+    /// Readers of it that were cut.
+    pub(crate) cuts: Bucket,
+    next: Ref,
+    /// The row of those that have no connection, oldest first.
+    idle_next: Ref,
+    idle_prev: Ref,
+}
+
+impl Slot for PrefixSlot {
+    fn free_next(&self) -> Ref {
+        self.next
+    }
+
+    fn set_free_next(&mut self, next: Ref) {
+        self.next = next;
+    }
+}
+
+/// A bucket of the table.
+#[derive(Clone, Copy, Debug, Default, Zeroable)]
+#[repr(transparent)]
+pub struct PrefixBucket(Ref);
+
+/// The table: chained buckets over lent slots. Prefixes without a connection are remembered, for
+/// their rate of connects, until their slot is needed.
+#[derive(Debug)]
+pub(crate) struct Prefixes<'s> {
+    slots: Slab<'s, PrefixSlot>,
+    buckets: &'s mut [PrefixBucket],
+    secret: [u8; 32],
+    idle_first: Ref,
+    idle_last: Ref,
+    live: u32,
+    /// A prefix that holds many connections: the most, as far as was noticed.
+    heaviest: Ref,
+}
+
+impl<'s> Prefixes<'s> {
+    /// `slots` are at least as many as connections, so that one can always be had.
+    pub(crate) fn new(
+        slots: &'s mut [PrefixSlot],
+        buckets: &'s mut [PrefixBucket],
+        secret: [u8; 32],
+    ) -> Self {
+        Self {
+            slots: Slab::new(slots),
+            buckets,
+            secret,
+            idle_first: Ref::NONE,
+            idle_last: Ref::NONE,
+            live: 0,
+            heaviest: Ref::NONE,
+        }
+    }
+
+    /// Prefixes that have connections now.
+    pub(crate) fn live(&self) -> u32 {
+        self.live
+    }
+
+    pub(crate) fn at(&self, slot: Ref) -> &PrefixSlot {
+        self.slots.at(slot)
+    }
+
+    pub(crate) fn at_mut(&mut self, slot: Ref) -> &mut PrefixSlot {
+        self.slots.at_mut(slot)
+    }
+
+    fn bucket_mut(&mut self, key: Prefix) -> &mut Ref {
+        let size = (self.buckets.len() as u64).max(1);
+        let at = key.hash(&self.secret).checked_rem(size).unwrap_or(0);
+        match self.buckets.get_mut(usize::try_from(at).unwrap_or(usize::MAX)) {
+            Some(bucket) => &mut bucket.0,
+            None => invariant_failed("no such bucket of prefixes"),
+        }
+    }
+
+    /// The slot of `key`, made where there is none.
+    pub(crate) fn find_or_make(&mut self, key: Prefix) -> Ref {
+        let mut next = *self.bucket_mut(key);
+        while let Some(slot) = next.some() {
+            let found = self.slots.at(slot);
+            if found.key == key {
+                return slot;
+            }
+            next = found.next;
+        }
+        let slot = match self.slots.take() {
+            Some(slot) => slot,
+            None => {
+                let oldest = self.idle_first;
+                if oldest.is_none() {
+                    invariant_failed("more prefixes than connections");
+                }
+                self.forget(oldest);
+                match self.slots.take() {
+                    Some(slot) => slot,
+                    None => invariant_failed("no slot for a prefix"),
+                }
+            }
+        };
+        let bucket = self.bucket_mut(key);
+        let old = core::mem::replace(bucket, slot);
+        *self.slots.at_mut(slot) = PrefixSlot { key, next: old, ..PrefixSlot::zeroed() };
+        self.rest(slot);
+        slot
+    }
+
+    /// Notes a connect of `slot`; gives whether it flaps.
+    pub(crate) fn connect(&mut self, slot: Ref, rate: Rate, now: Instant) -> bool {
+        !self.slots.at_mut(slot).connects.take(rate, now, 1)
+    }
+
+    /// One connection more.
+    pub(crate) fn join(&mut self, slot: Ref) {
+        let conns = self.slots.at(slot).conns;
+        if conns == 0 {
+            self.wake(slot);
+            self.live = self.live.saturating_add(1);
+        }
+        self.slots.at_mut(slot).conns = conns.saturating_add(1);
+        let most = self.heaviest.some().map_or(0, |slot| self.slots.at(slot).conns);
+        if conns.saturating_add(1) > most {
+            self.heaviest = slot;
+        }
+    }
+
+    /// One connection less.
+    pub(crate) fn part(&mut self, slot: Ref) {
+        let Some(left) = self.slots.at(slot).conns.checked_sub(1) else {
+            invariant_failed("a prefix lost a connection that it had not");
+        };
+        self.slots.at_mut(slot).conns = left;
+        if left == 0 {
+            self.live = self.live.saturating_sub(1);
+            if self.heaviest == slot {
+                self.heaviest = Ref::NONE;
+            }
+            self.rest(slot);
+        }
+    }
+
+    /// The prefix with the most connections, as far as was noticed.
+    pub(crate) fn heaviest(&self) -> Option<Ref> {
+        self.heaviest.some()
+    }
+
+    fn rest(&mut self, slot: Ref) {
+        let last = core::mem::replace(&mut self.idle_last, slot);
+        match last.some() {
+            Some(last) => self.slots.at_mut(last).idle_next = slot,
+            None => self.idle_first = slot,
+        }
+        let item = self.slots.at_mut(slot);
+        item.idle_prev = last;
+        item.idle_next = Ref::NONE;
+    }
+
+    fn wake(&mut self, slot: Ref) {
+        let PrefixSlot { idle_next, idle_prev, .. } = *self.slots.at(slot);
+        match idle_next.some() {
+            Some(next) => self.slots.at_mut(next).idle_prev = idle_prev,
+            None => self.idle_last = idle_prev,
+        }
+        match idle_prev.some() {
+            Some(prev) => self.slots.at_mut(prev).idle_next = idle_next,
+            None => self.idle_first = idle_next,
+        }
+    }
+
+    fn forget(&mut self, slot: Ref) {
+        self.wake(slot);
+        let PrefixSlot { key, next, .. } = *self.slots.at(slot);
+        let mut at = *self.bucket_mut(key);
+        if at == slot {
+            *self.bucket_mut(key) = next;
+        } else {
+            while self.slots.at(at).next != slot {
+                at = self.slots.at(at).next;
+            }
+            self.slots.at_mut(at).next = next;
+        }
+        *self.slots.at_mut(slot) = PrefixSlot::zeroed();
+        self.slots.give(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn prefixes_and_networks() {
+        assert_eq!(Prefix::of(ip("::ffff:1.2.3.4")), Prefix::of(ip("1.2.3.4")));
+        assert_ne!(Prefix::of(ip("1.2.3.5")), Prefix::of(ip("1.2.3.4")));
+        assert_eq!(Prefix::of(ip("1.2.3.5")).parent(), Prefix::of(ip("1.2.3.4")).parent());
+        assert_eq!(Prefix::of(ip("2001:db8:1:2::3")), Prefix::of(ip("2001:db8:1:2:9::")));
+        assert_ne!(Prefix::of(ip("2001:db8:1:2::3")), Prefix::of(ip("2001:db8:1:3::3")));
+        let net = Network { ip: ip("127.0.0.0"), bits: 8 };
+        assert!(net.contains(ip("127.9.9.9")) && net.contains(ip("::ffff:127.0.0.1")));
+        assert!(!net.contains(ip("128.0.0.1")) && !net.contains(ip("::1")));
+        assert!(Network { ip: ip("0.0.0.0"), bits: 0 }.contains(ip("9.9.9.9")));
+        assert!(!Network { ip: ip("::1"), bits: 128 }.contains(ip("::2")));
+    }
+
+    #[test]
+    fn idle_prefixes_give_way_oldest_first_and_live_ones_never() {
+        let (mut slots, mut buckets) =
+            (vec![PrefixSlot::zeroed(); 4], vec![PrefixBucket::default(); 2]);
+        let mut table = Prefixes::new(&mut slots, &mut buckets, [7; 32]);
+        let key = |n: u8| Prefix::of(IpAddr::from([10, 0, 0, n]));
+        let live = table.find_or_make(key(1));
+        table.join(live);
+        for n in 2..200 {
+            let slot = table.find_or_make(key(n));
+            assert_ne!(slot, live);
+            assert_eq!(table.find_or_make(key(n)), slot);
+            table.join(slot);
+            table.part(slot);
+        }
+        assert_eq!((table.find_or_make(key(1)), table.at(live).conns), (live, 1));
+        assert_eq!((table.live(), table.heaviest()), (1, Some(live)));
+        for n in [199, 198, 197] {
+            let slot = table.find_or_make(key(n));
+            assert_eq!(table.at(slot).key, key(n));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What must hold between any two calls. The simulator asks after every step.
+
+use super::Relay;
+use crate::fault::invariant_failed;
+use crate::id::Ref;
+use crate::session::{Flags, Phase, Sending};
+use crate::storage::Pool;
+
+impl<P: Pool> Relay<'_, P> {
+    /// Checks every table against the others. Costs as much as the tables are long; for tests.
+    ///
+    /// # Panics
+    /// Where something that this crate promises does not hold.
+    pub fn check(&self) {
+        let (mut sessions, mut cursors) = (0_u32, 0_u32);
+        let mut blocks = 0_u32;
+        let mut input_blocks = 0_u32;
+        for index in 0..self.sessions.touched() {
+            let slot = Ref::of(index);
+            let session = self.sessions.at(slot);
+            input_blocks = input_blocks.saturating_add(session.input.blocks(&self.memory));
+            blocks = blocks.saturating_add(session.input.blocks(&self.memory));
+            blocks = blocks.saturating_add(session.output.blocks(&self.memory));
+            let listed = session.flags.has(Flags::READY) || session.flags.has(Flags::QUEUED);
+            if session.phase() != Phase::Free || listed {
+                sessions = sessions.saturating_add(1);
+            }
+            if session.cursor.is_some() {
+                cursors = cursors.saturating_add(1);
+                if self.cursors.at(session.cursor).session != slot {
+                    invariant_failed("a cursor of another session");
+                }
+            }
+            self.check_session(slot);
+        }
+        let mut links = 0_u32;
+        let mut listed_cursors = 0_u32;
+        for index in 0..self.topics.touched() {
+            let (held, readers) = self.check_topic(Ref::of(index));
+            links = links.saturating_add(held);
+            listed_cursors = listed_cursors.saturating_add(readers);
+        }
+        let used = self.memory.blocks_used().saturating_add(self.memory.segments_used());
+        if used != links.saturating_add(blocks) {
+            invariant_failed("memory that nobody holds, or two do");
+        }
+        if input_blocks != self.memory.input_blocks() {
+            invariant_failed("input blocks are miscounted");
+        }
+        if sessions != self.sessions.used() || cursors != self.cursors.used() {
+            invariant_failed("slots are miscounted");
+        }
+        if listed_cursors != cursors {
+            invariant_failed("a cursor that no topic lists");
+        }
+    }
+
+    fn check_session(&self, slot: Ref) {
+        let session = self.sessions.at(slot);
+        let sending = session.sending() == Sending::InFlight;
+        if sending != (session.flight.total() > 0) {
+            invariant_failed("a flight of nothing");
+        }
+        if session.flags.has(Flags::JUMP) && !sending {
+            invariant_failed("a jump that waits for no send");
+        }
+        if session.phase() == Phase::Open && session.cursor.is_none() {
+            invariant_failed("an open connection without a cursor");
+        }
+        if session.flags.has(Flags::SKIPPING) && !session.input.is_empty() {
+            invariant_failed("a line that is skipped and kept");
+        }
+    }
+
+    /// Gives the links that a topic holds and the cursors that it lists.
+    fn check_topic(&self, slot: Ref) -> (u32, u32) {
+        let topic = self.topics.at(slot);
+        let (mut links, mut listed, mut stalled) = (0_u32, 0_u32, 0_u32);
+        let mut next = topic.waiting;
+        while let Some(cursor) = next.some() {
+            listed = listed.saturating_add(1);
+            stalled = stalled.saturating_add(self.is_stalled(cursor));
+            next = self.cursors.at(cursor).next();
+        }
+        let mut link = topic.log.oldest;
+        let mut end = None;
+        while let Some(here) = link.some() {
+            let item = self.memory.at(here);
+            links = links.saturating_add(1);
+            if end.is_some_and(|end| end != item.base) {
+                invariant_failed("a hole between two links");
+            }
+            end = Some(item.base.saturating_add(u64::from(item.used)));
+            let taken = item.used.saturating_add(item.runs.saturating_mul(8));
+            if taken > self.memory.capacity(here) {
+                invariant_failed("a link over its capacity");
+            }
+            let mut next = item.cursors;
+            while let Some(cursor) = next.some() {
+                let reader = self.cursors.at(cursor);
+                listed = listed.saturating_add(1);
+                stalled = stalled.saturating_add(self.is_stalled(cursor));
+                if reader.link != here || reader.pos < item.base || Some(reader.pos) > end {
+                    invariant_failed("a cursor outside of its link");
+                }
+                next = reader.next();
+            }
+            link = if here == topic.log.newest { Ref::NONE } else { item.next };
+        }
+        if end.is_some_and(|end| end != topic.log.head) || links != topic.log.links {
+            invariant_failed("a log that does not end at its head");
+        }
+        if listed != topic.cursors || stalled != topic.stalled {
+            invariant_failed("the readers of a topic are miscounted");
+        }
+        (links, listed)
+    }
+
+    fn is_stalled(&self, cursor: Ref) -> u32 {
+        let session = self.cursors.at(cursor).session;
+        u32::from(self.sessions.at(session).flags.has(Flags::STALLED))
+    }
+}

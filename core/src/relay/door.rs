@@ -1,0 +1,266 @@
+//! The door: who is taken, who gives way, and what is left of who is gone.
+
+use core::net::IpAddr;
+
+use super::{Relay, Remote};
+use crate::cursor::{self, Cursor};
+use crate::event::{Event, Reason};
+use crate::fault::{PeerFault, Refusal, invariant_failed};
+use crate::id::{ConnId, Ref};
+use crate::prefix::Prefix;
+use crate::quarantine::{Charge, Offence, THROTTLE, Verdict};
+use crate::rate::Rate;
+use crate::session::{Flags, Pending, Phase};
+use crate::storage::{Pool, Purpose};
+use crate::time::{Duration, Instant};
+
+/// Connections that are ending and are passed over to find one that gives way.
+const VICTIM_STEPS: u32 = 64;
+/// Fullness from which no strangers are taken and every allowance is halved, in percent.
+pub(super) const FULL_STRANGERS: u32 = 70;
+
+impl<P: Pool> Relay<'_, P> {
+    /// A connection was accepted.
+    ///
+    /// # Errors
+    /// The door's: the frontend closes the socket, after it has tried to send
+    /// [`Refusal::warning`].
+    pub fn handle_accept(&mut self, now: Instant, remote: Remote) -> Result<ConnId, Refusal> {
+        self.enter(now);
+        let admitted = self.admit(remote);
+        match admitted {
+            Ok(_) => self.stats.accepted.bump(),
+            Err(Refusal::Quarantined(_)) => self.stats.refused_quarantined.bump(),
+            Err(Refusal::TooManyConnections) => self.stats.refused_full.bump(),
+            Err(Refusal::TooManyFromAddress) => self.stats.refused_per_address.bump(),
+            Err(Refusal::Overloaded | Refusal::ShuttingDown | Refusal::NoListener) => {
+                self.stats.refused_other.bump();
+            }
+        }
+        admitted
+    }
+
+    fn admit(&mut self, remote: Remote) -> Result<ConnId, Refusal> {
+        if self.topics.find(remote.topic.0).is_none_or(|topic| topic.name().is_empty()) {
+            return Err(Refusal::NoListener);
+        }
+        if self.draining.is_some() {
+            return Err(Refusal::ShuttingDown);
+        }
+        let ip = remote.addr.ip();
+        let exempt = self.exempt.iter().any(|network| network.contains(ip));
+        let throttled = if exempt { Duration::ZERO } else { self.inspect(ip)? };
+        if self.memory.fullness() >= FULL_STRANGERS {
+            return Err(Refusal::Overloaded);
+        }
+        let prefix = self.prefixes.find_or_make(Prefix::of(ip));
+        self.make_way(prefix)?;
+        let slot = self.sessions.take().ok_or(Refusal::TooManyConnections)?;
+        let Some(cursor) = self.cursors.take() else {
+            invariant_failed("fewer cursors than sessions");
+        };
+        let session = self.sessions.at_mut(slot);
+        session.open(remote.addr);
+        session.topic = remote.topic.0;
+        session.cursor = cursor;
+        session.heard_at = self.now;
+        session.acknowledged_at = self.now;
+        if exempt {
+            session.flags.set(Flags::EXEMPT);
+        }
+        session.throttled_until = self.now.after(throttled);
+        self.enlist(slot, prefix);
+        let topic = self.topics.at_mut(remote.topic.0);
+        topic.cursors = topic.cursors.saturating_add(1);
+        *self.cursors.at_mut(cursor) = Cursor::new(slot, topic.log.head);
+        cursor::wait(&mut self.cursors, &mut topic.waiting, cursor);
+        self.arm(slot);
+        Ok(self.id(slot))
+    }
+
+    /// What the quarantine says of a stranger; gives for how long it is throttled.
+    fn inspect(&mut self, ip: IpAddr) -> Result<Duration, Refusal> {
+        let prefix = Prefix::of(ip);
+        if let Verdict::Refused(span) = self.quarantine.verdict(self.now, prefix) {
+            return Err(Refusal::Quarantined(span));
+        }
+        let slot = self.prefixes.find_or_make(prefix);
+        let rate = Rate::per_minute(self.limits.quarantine.connects_per_minute);
+        if self.prefixes.connect(slot, rate, self.now) {
+            self.stats.flapping.bump();
+            self.charge(prefix, Offence::Flapping);
+        }
+        match self.quarantine.verdict(self.now, prefix) {
+            Verdict::Refused(span) => Err(Refusal::Quarantined(span)),
+            Verdict::Throttled(span) => Ok(span),
+            Verdict::Free => Ok(Duration::ZERO),
+        }
+    }
+
+    /// Sees to a free slot. When connections are full, the youngest of the prefix that holds most
+    /// gives way, unless the newcomer's own holds as many.
+    fn make_way(&mut self, prefix: Ref) -> Result<(), Refusal> {
+        let used = self.sessions.used();
+        let mine = self.prefixes.at(prefix).conns;
+        let filling = used >= (self.limits.connections / 10).saturating_mul(7);
+        let exempt = self.prefixes.at(prefix).youngest;
+        let exempt = exempt.is_some() && self.sessions.at(exempt).flags.has(Flags::EXEMPT);
+        if filling && !exempt && mine >= self.limits.quarantine.connections_per_prefix {
+            return Err(Refusal::TooManyFromAddress);
+        }
+        if used < self.limits.connections {
+            return Ok(());
+        }
+        let Some(heaviest) = self.prefixes.heaviest() else {
+            return Err(Refusal::TooManyConnections);
+        };
+        let heavy = self.prefixes.at(heaviest);
+        if heavy.conns <= mine.saturating_add(1) || used >= self.sessions.capacity() {
+            return Err(Refusal::TooManyConnections);
+        }
+        let mut victim = heavy.youngest;
+        for _ in 0..VICTIM_STEPS {
+            if victim.is_none() || self.sessions.at(victim).is_open() {
+                break;
+            }
+            victim = self.sessions.at(victim).older;
+        }
+        if victim.is_none() || !self.sessions.at(victim).is_open() {
+            return Err(Refusal::TooManyConnections);
+        }
+        self.stats.evicted_for_newcomer.bump();
+        self.close(victim, Reason::Fault(PeerFault::Evicted));
+        Ok(())
+    }
+
+    fn enlist(&mut self, slot: Ref, prefix: Ref) {
+        self.prefixes.join(prefix);
+        let old = core::mem::replace(&mut self.prefixes.at_mut(prefix).youngest, slot);
+        if old.is_some() {
+            self.sessions.at_mut(old).younger = slot;
+        }
+        let session = self.sessions.at_mut(slot);
+        session.prefix = prefix;
+        session.older = old;
+    }
+
+    fn delist(&mut self, slot: Ref) {
+        let (prefix, older, younger) = {
+            let session = self.sessions.at(slot);
+            (session.prefix, session.older, session.younger)
+        };
+        if older.is_some() {
+            self.sessions.at_mut(older).younger = younger;
+        }
+        match younger.some() {
+            Some(younger) => self.sessions.at_mut(younger).older = older,
+            None => self.prefixes.at_mut(prefix).youngest = older,
+        }
+        self.prefixes.part(prefix);
+    }
+
+    /// The socket is closed and nothing of it is under way any more: the slot is free. A frontend
+    /// may say so at any time, if the peer is gone and nothing is under way.
+    pub fn handle_closed(&mut self, now: Instant, conn: ConnId) {
+        self.enter(now);
+        let Some(slot) = self.find_or_late(conn) else { return };
+        if self.sessions.at(slot).is_open() {
+            self.tell(Event::Leaving { conn, reason: Reason::Peer });
+        }
+        self.stats.closed.bump();
+        self.unstall(slot);
+        self.drop_cursor(slot);
+        self.wheel.disarm(&mut self.sessions, slot);
+        let session = self.sessions.at_mut(slot);
+        let (mut input, mut output) = (session.input, session.output);
+        input.clear(&mut self.memory, Purpose::Input);
+        if !cfg!(wardline_mutant = "block_leaked") {
+            output.clear(&mut self.memory, Purpose::Output);
+        }
+        self.delist(slot);
+        let session = self.sessions.at_mut(slot);
+        session.input = input;
+        session.output = output;
+        session.pending = Pending::default();
+        session.set_phase(Phase::Free);
+        self.release_if_free(slot);
+    }
+
+    /// Gives the slot of a connection back that is gone and in no list any more. Until then late
+    /// completions find a slot that is nobody's.
+    pub(super) fn release_if_free(&mut self, slot: Ref) {
+        let session = self.sessions.at_mut(slot);
+        let listed = session.flags.has(Flags::READY) || session.flags.has(Flags::QUEUED);
+        if session.phase() == Phase::Free && !listed {
+            session.wipe();
+            self.sessions.give(slot);
+        }
+    }
+
+    /// Takes the cursor of a connection out of its topic; gives what then nobody needs back.
+    pub(super) fn drop_cursor(&mut self, slot: Ref) {
+        let session = self.sessions.at_mut(slot);
+        let topic = session.topic;
+        let Some(cursor) = core::mem::take(&mut session.cursor).some() else { return };
+        let topic = self.topics.at_mut(topic);
+        cursor::leave(&mut self.cursors, &mut self.memory, &mut topic.waiting, cursor);
+        self.cursors.give(cursor);
+        topic.cursors = topic.cursors.saturating_sub(1);
+        topic.log.trim(&mut self.memory);
+    }
+
+    /// Charges the address of a connection.
+    pub(super) fn offend(&mut self, slot: Ref, offence: Offence) {
+        let session = self.sessions.at(slot);
+        if session.flags.has(Flags::EXEMPT) {
+            return;
+        }
+        let key = self.prefixes.at(session.prefix).key;
+        let charge = self.charge(key, offence);
+        self.struck(slot, charge);
+    }
+
+    /// Refuses the address of a connection for a while.
+    pub(super) fn banish(&mut self, slot: Ref, offence: Offence) {
+        let session = self.sessions.at(slot);
+        if session.flags.has(Flags::EXEMPT) {
+            return;
+        }
+        let key = self.prefixes.at(session.prefix).key;
+        let span = self.limits.quarantine.cooldown;
+        let live = self.prefixes.live();
+        let charge = self.quarantine.refuse(self.now, key, offence, live, span);
+        self.count_charge(charge);
+        self.struck(slot, charge);
+    }
+
+    fn charge(&mut self, prefix: Prefix, offence: Offence) -> Charge {
+        self.stats.offence_points.add(u64::from(offence.points()));
+        let live = self.prefixes.live();
+        let charge = self.quarantine.charge(self.now, prefix, offence, live);
+        self.count_charge(charge);
+        charge
+    }
+
+    fn count_charge(&mut self, charge: Charge) {
+        match charge {
+            Charge::Noted => {}
+            Charge::Withheld => self.stats.strikes_withheld.bump(),
+            Charge::Struck { to_parent, .. } => {
+                self.stats.strikes.bump();
+                if to_parent {
+                    self.stats.strikes_to_parent.bump();
+                }
+            }
+        }
+    }
+
+    fn struck(&mut self, slot: Ref, charge: Charge) {
+        if let Charge::Struck { strikes, seconds, .. } = charge {
+            let span = Duration::from_secs(u64::from(seconds)).max(THROTTLE);
+            self.sessions.at_mut(slot).throttled_until = self.now.after(span);
+            let conn = self.id(slot);
+            self.tell(Event::Struck { conn, strikes, seconds });
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The end of a connection: last bytes, last words, end of stream, close.
+//!
+//! ```text
+//!  Open --leave--> Leaving --sent--> Finished --their end--> Closing --closed--> Free
+//!     \______________\_________________\____close, deadline____^
+//! ```
+
+use super::Relay;
+use crate::event::{Event, Reason};
+use crate::fault::PeerFault;
+use crate::id::Ref;
+use crate::line::warning;
+use crate::session::{Farewell, Flags, Pending, Phase, Sending};
+use crate::storage::{Pool, Purpose};
+use crate::time::Instant;
+
+/// Sessions that a shutdown gets to per turn.
+const DRAIN_STEP: u32 = 256;
+
+impl<P: Pool> Relay<'_, P> {
+    /// Begins to end every connection: each is sent what is queued for it and a warning. Done
+    /// when [`Relay::connections`] is 0.
+    pub fn handle_shutdown(&mut self, now: Instant) {
+        self.enter(now);
+        if self.draining.is_none() {
+            self.draining = Some(0);
+        }
+    }
+
+    pub(super) fn draining_goes_on(&self) -> bool {
+        self.draining.is_some_and(|next| next < self.sessions.touched())
+    }
+
+    pub(super) fn drain_some(&mut self) {
+        let Some(next) = self.draining else { return };
+        let end = next.saturating_add(DRAIN_STEP).min(self.sessions.touched());
+        for index in next..end {
+            let slot = Ref::of(index);
+            if self.sessions.at(slot).is_open() {
+                self.leave(slot, Reason::Shutdown, Farewell::Shutdown, true);
+            }
+        }
+        self.draining = Some(end.max(next));
+    }
+
+    /// Begins to end a connection. `flush`: it is sent what is queued for it first; else its
+    /// cursor is dropped, after the message that was begun.
+    pub(super) fn leave(&mut self, slot: Ref, reason: Reason, farewell: Farewell, flush: bool) {
+        let conn = self.id(slot);
+        let now = self.now;
+        let session = self.sessions.at_mut(slot);
+        if !session.is_open() {
+            return;
+        }
+        session.set_phase(Phase::Leaving);
+        session.set_farewell(farewell);
+        let span = if flush { self.limits.drain } else { self.limits.linger };
+        session.close_at = now.after(span);
+        self.end_input(slot);
+        self.tell(Event::Leaving { conn, reason });
+        self.mark(slot, Pending::FLOW);
+        if flush {
+            // What it is owed is bounded by its deadline now: a gap would drop it untold.
+            self.sessions.at_mut(slot).flags.clear(Flags::JUMP);
+        } else {
+            self.jump(slot);
+        }
+        self.proceed(slot);
+        self.arm(slot);
+    }
+
+    fn end_input(&mut self, slot: Ref) {
+        let session = self.sessions.at_mut(slot);
+        let mut input = session.input;
+        session.flags.clear(Flags::BACKLOG);
+        session.flags.clear(Flags::SKIPPING);
+        self.stats.bytes_discarded.add(u64::from(input.len()));
+        input.clear(&mut self.memory, Purpose::Input);
+        self.sessions.at_mut(slot).input = input;
+    }
+
+    /// Goes on with the end of a connection: its log, its last words, its end of stream.
+    pub(super) fn proceed(&mut self, slot: Ref) {
+        let session = self.sessions.at(slot);
+        if session.phase() != Phase::Leaving || session.flags.has(Flags::JUMP) {
+            return;
+        }
+        if session.cursor.is_some() {
+            let early = cfg!(wardline_mutant = "farewell_before_flush");
+            if self.cursors.at(session.cursor).is_behind() && !early {
+                self.mark(slot, Pending::SEND);
+                return;
+            }
+            self.unstall(slot);
+            self.drop_cursor(slot);
+        }
+        if !self.tell_gap(slot) {
+            self.stats.warnings_dropped.bump();
+        }
+        let session = self.sessions.at_mut(slot);
+        // Now or never: after its last words there is nothing.
+        session.gap_to = session.gap_from;
+        let words = match session.farewell() {
+            Farewell::None => "",
+            Farewell::Slow => warning::SLOW,
+            Farewell::Idle => warning::IDLE,
+            Farewell::Shutdown => warning::SHUTDOWN,
+            Farewell::Utf8 => warning::UTF8,
+            Farewell::Http => warning::HTTP,
+            Farewell::Unfinished => warning::UNFINISHED,
+            Farewell::Overloaded => warning::OVERLOADED,
+        };
+        session.set_farewell(Farewell::None);
+        let mut output = session.output;
+        if !words.is_empty() {
+            if output.push(&mut self.memory, Purpose::Output, words.as_bytes()).is_ok() {
+                self.stats.warnings.bump();
+            } else {
+                self.stats.warnings_dropped.bump();
+            }
+        }
+        let now = self.now;
+        let session = self.sessions.at_mut(slot);
+        session.output = output;
+        if !output.is_empty() || session.sending() == Sending::InFlight {
+            self.mark(slot, Pending::SEND);
+            return;
+        }
+        session.set_sending(Sending::No);
+        session.set_phase(Phase::Finished);
+        session.close_at = now.after(self.limits.linger);
+        let ended = session.flags.has(Flags::EOF);
+        if ended {
+            // Both ends have ended: nothing is to be waited for.
+            session.set_phase(Phase::Closing);
+            self.mark(slot, Pending::CLOSE);
+            return;
+        }
+        self.mark(slot, Pending::FINISH);
+        self.mark(slot, Pending::FLOW);
+        self.arm(slot);
+    }
+
+    /// Closes a connection without another word.
+    pub(super) fn close(&mut self, slot: Ref, reason: Reason) {
+        let conn = self.id(slot);
+        let session = self.sessions.at_mut(slot);
+        match session.phase() {
+            Phase::Free | Phase::Closing => return,
+            Phase::Open => {
+                self.end_input(slot);
+                self.tell(Event::Leaving { conn, reason });
+            }
+            Phase::Leaving | Phase::Finished => {}
+        }
+        let session = self.sessions.at_mut(slot);
+        session.set_phase(Phase::Closing);
+        // Nothing is to be told any more: its cursor goes with it, it does not jump.
+        session.flags.clear(Flags::JUMP);
+        let in_flight = session.sending() == Sending::InFlight;
+        if !in_flight || cfg!(wardline_mutant = "freed_in_flight") {
+            // Nothing of it is read by the kernel: give back what it holds now, not later.
+            session.set_sending(Sending::No);
+            let mut output = session.output;
+            output.clear(&mut self.memory, Purpose::Output);
+            self.sessions.at_mut(slot).output = output;
+            self.unstall(slot);
+            self.drop_cursor(slot);
+        }
+        self.mark(slot, Pending::CLOSE);
+    }
+
+    /// Moves the cursor of a connection to the head, or drops it where the connection is ending;
+    /// after the send under way, which is cancelled.
+    pub(super) fn jump(&mut self, slot: Ref) {
+        let session = self.sessions.at_mut(slot);
+        if session.cursor.is_none() {
+            return;
+        }
+        let from_log = session.flight.begun > 0 || session.flight.log > 0;
+        if session.sending() == Sending::InFlight
+            && from_log
+            && !cfg!(wardline_mutant = "jump_in_flight")
+        {
+            session.flags.set(Flags::JUMP);
+            self.mark(slot, Pending::CANCEL);
+        } else {
+            self.jump_or_drop(slot);
+        }
+    }
+
+    /// What [`Relay::jump`] does once nothing of the log is under way.
+    pub(super) fn jump_or_drop(&mut self, slot: Ref) {
+        if !self.keep_begun(slot) {
+            // Half a message cannot be followed by anything, not even by a farewell.
+            self.stats.cut.bump();
+            self.close(slot, Reason::Fault(PeerFault::SlowReader));
+            return;
+        }
+        if self.sessions.at(slot).phase() == Phase::Leaving {
+            self.unstall(slot);
+            self.drop_cursor(slot);
+            self.proceed(slot);
+        } else {
+            self.gap(slot);
+        }
+    }
+
+    /// Copies the rest of a message that was begun to the front of the connection's own bytes: the
+    /// cursor is about to leave it. Gives whether there was memory for that.
+    fn keep_begun(&mut self, slot: Ref) -> bool {
+        let session = self.sessions.at(slot);
+        let Some(cursor) = session.cursor.some() else { return true };
+        if self.cursors.at(cursor).begun == 0 || cfg!(wardline_mutant = "begun_is_lost") {
+            return true;
+        }
+        let topic = session.topic;
+        let Some(mut walk) = self.walk(slot) else { return true };
+        let mut front = crate::chain::Chain::EMPTY;
+        let mut ended = false;
+        while !ended {
+            let log = &self.topics.at(topic).log;
+            let Some(piece) = walk.piece(&self.memory, log) else { break };
+            let bytes = self.memory.bytes(piece.link, piece.offset, piece.len);
+            let end = memchr::memchr(b'\n', bytes).map(|at| at.saturating_add(1));
+            ended = end.is_some();
+            // Not by the scratch area: that may be in use, for a line that made it leave.
+            let mut part = [0_u8; 256];
+            let len = end.unwrap_or(bytes.len()).min(part.len());
+            ended = ended && len == end.unwrap_or(0);
+            crate::storage::copy(&mut part, bytes.get(..len).unwrap_or_default());
+            let part = part.get(..len).unwrap_or_default();
+            if front.push(&mut self.memory, Purpose::Output, part).is_err() {
+                front.clear(&mut self.memory, Purpose::Output);
+                return false;
+            }
+            walk.step(u32::try_from(len).unwrap_or(u32::MAX));
+        }
+        let rest = self.sessions.at(slot).output;
+        front.join(&mut self.memory, rest);
+        self.sessions.at_mut(slot).output = front;
+        self.cursors.at_mut(cursor).begun = 0;
+        self.cursors.at_mut(cursor).pos = walk.pos;
+        crate::cursor::relink(&mut self.cursors, &mut self.memory, cursor, walk.link);
+        true
+    }
+
+    /// When a connection that is ending is closed whatever it still has to take.
+    pub(super) fn closes_at(&self, slot: Ref) -> Instant {
+        let session = self.sessions.at(slot);
+        match session.phase() {
+            Phase::Leaving | Phase::Finished => session.close_at,
+            Phase::Free | Phase::Open | Phase::Closing => Instant::NEVER,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Plain counters: everything that was taken, refused, dropped, cut or paused.
+
+/// A counter. It wraps after 2^64, which nobody will see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter(u64);
+
+impl Counter {
+    /// How many.
+    #[must_use]
+    pub const fn value(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn bump(&mut self) {
+        self.0 = self.0.wrapping_add(1);
+    }
+
+    pub(crate) const fn add(&mut self, many: u64) {
+        self.0 = self.0.wrapping_add(many);
+    }
+}
+
+macro_rules! stats {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// The counters of a relay, since its start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Stats {
+            $($(#[doc = $doc])+ pub $name: Counter,)+
+        }
+
+        impl Stats {
+            /// How many counters there are.
+            pub const COUNT: usize = [$(stringify!($name)),+].len();
+
+            /// Every counter with its name and what it counts, in the order of their declaration.
+            #[must_use]
+            pub fn all(&self) -> [(&'static str, &'static str, u64); Self::COUNT] {
+                [$((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name.0)),+]
+            }
+        }
+    };
+}
+
+stats! {
+    /// Connections accepted.
+    accepted,
+    /// Connections gone.
+    closed,
+    /// Newcomers refused: the address is in quarantine.
+    refused_quarantined,
+    /// Newcomers refused: no slot, and nobody gave way.
+    refused_full,
+    /// Newcomers refused: too many from their address while the relay filled.
+    refused_per_address,
+    /// Newcomers refused: memory was short, or the relay was shutting down.
+    refused_other,
+    /// Connections that gave way to a newcomer.
+    evicted_for_newcomer,
+    /// Bytes received.
+    bytes_in,
+    /// Bytes that the sockets took.
+    bytes_out,
+    /// Sends that ended.
+    sends,
+    /// Messages taken.
+    published,
+    /// Messages taken while nobody else listened.
+    published_to_nobody,
+    /// Bytes appended to logs.
+    bytes_appended,
+    /// Messages over a rate: not relayed.
+    over_rate,
+    /// Lines over the limit: not relayed.
+    line_too_long,
+    /// Lines whose envelope was over the limit: not relayed.
+    envelope_too_long,
+    /// Lines that were not UTF-8: connection closed.
+    bad_utf8,
+    /// First lines that were HTTP: connection closed.
+    wrong_dialect,
+    /// Lines that were not finished in time: connection closed.
+    unfinished,
+    /// Bytes that came from a connection that was closing: dropped.
+    bytes_discarded,
+    /// Warnings sent.
+    warnings,
+    /// Warnings not sent, for there were too many or no memory for them.
+    warnings_dropped,
+    /// Readers cut for reading too slowly.
+    cut,
+    /// Bytes of logs that readers who were cut had not had.
+    cut_bytes,
+    /// Jumps of a reader over messages, each told by a gap.
+    gaps,
+    /// Messages that those jumps skipped.
+    gap_messages,
+    /// Times that a topic's senders began to be slowed for a reader.
+    paced,
+    /// Readers evicted for the memory that they pinned.
+    evicted_for_memory,
+    /// Connections closed for there was no block for input already read.
+    overloaded,
+    /// Connections closed for being idle.
+    idle,
+    /// Times that a connection's input waited: its turn's share, its topic's, or memory.
+    input_deferred,
+    /// Times that input waited because a log had no room.
+    log_full,
+    /// Sends that were cancelled.
+    sends_cancelled,
+    /// Sends that were short, or did not complete at once.
+    sends_slow,
+    /// Completions for connections that are gone: ignored.
+    late,
+    /// Offences charged to an address, in points.
+    offence_points,
+    /// Addresses struck by the quarantine.
+    strikes,
+    /// Strikes that the quarantine had no room for and gave to the address's neighbourhood.
+    strikes_to_parent,
+    /// Strikes withheld, for too many addresses were banned already.
+    strikes_withheld,
+    /// Times that an address was seen flapping.
+    flapping,
+    /// Events that found the ring full.
+    events_dropped,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_counter_is_shown_once_with_its_meaning() {
+        let mut stats = Stats::default();
+        stats.cut.add(7);
+        let all = stats.all();
+        assert!(all.contains(&("cut", "Readers cut for reading too slowly.", 7)));
+        for (i, (name, meaning, _)) in all.iter().enumerate() {
+            assert!(meaning.ends_with('.'));
+            assert!(!all.iter().skip(i + 1).any(|(other, _, _)| other == name));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A topic: a name, a log, and who reads it.
+
+use bytemuck::Zeroable;
+
+use crate::fault::ConfigError;
+use crate::id::Ref;
+use crate::log::Log;
+use crate::storage::Slot;
+use crate::time::Duration;
+
+/// The longest name of a topic, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+/// A topic's slot.
+#[derive(Clone, Copy, Debug, Zeroable)]
+pub struct Topic {
+    name: [u8; NAME_BYTES_MAX],
+    name_len: u8,
+    pub(crate) touched: u8,
+    pub(crate) log: Log,
+    /// Cursors at the head.
+    pub(crate) waiting: Ref,
+    /// Cursors in all.
+    pub(crate) cursors: u32,
+    /// Connections whose last send was short or did not complete at once.
+    pub(crate) stalled: u32,
+    /// Connections for which the senders are slowed.
+    pub(crate) pacing: u32,
+    /// Connections whose backlog waits for a turn, or for memory.
+    pub(crate) queued: u32,
+    /// What a sender waits after each message.
+    pub(crate) hold: Duration,
+    /// The turn that `taken` and `publishers` speak of.
+    pub(crate) turn: u64,
+    /// Outgoing bytes taken in this turn, at least 64 a message.
+    pub(crate) taken: u32,
+    /// Receives that published in this turn, and in the one before it that had any.
+    pub(crate) publishers: u32,
+    pub(crate) publishers_before: u32,
+    /// The next of the topics that this turn appended to; or of the free ones.
+    pub(crate) touched_next: Ref,
+}
+
+impl Slot for Topic {
+    fn free_next(&self) -> Ref {
+        self.touched_next
+    }
+
+    fn set_free_next(&mut self, next: Ref) {
+        self.touched_next = next;
+    }
+}
+
+impl Topic {
+    /// A topic of that name.
+    ///
+    /// # Errors
+    /// The name's: see [`ConfigError::TopicName`].
+    pub(crate) fn named(name: &str) -> Result<Self, ConfigError> {
+        let bytes = name.as_bytes();
+        let reserved = |c: char| c.is_control() || matches!(c, '*' | '>' | '+' | '#');
+        let bad = bytes.is_empty() || name.starts_with('$') || name.contains(reserved);
+        let mut topic = Self::zeroed();
+        if bad || bytes.len() > NAME_BYTES_MAX {
+            return Err(ConfigError::TopicName);
+        }
+        crate::storage::copy(&mut topic.name, bytes);
+        topic.name_len = u8::try_from(bytes.len()).unwrap_or(0);
+        Ok(topic)
+    }
+
+    /// Its name; empty for a free slot.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        self.name.get(..usize::from(self.name_len)).unwrap_or_default()
+    }
+
+    /// Begins to count anew where `turn` is another one.
+    pub(crate) fn enter(&mut self, turn: u64) {
+        if self.turn != turn {
+            self.turn = turn;
+            self.taken = 0;
+            if self.publishers > 0 {
+                self.publishers_before = self.publishers;
+            }
+            self.publishers = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    #[test]
+    fn names() {
+        let longest = "x".repeat(64);
+        for name in ["main", "a/b.c-d_e", "ünï", " ", longest.as_str(), "a$"] {
+            assert_eq!(Topic::named(name).expect(name).name(), name.as_bytes());
+        }
+        let too_long = "x".repeat(65);
+        for name in ["", "$SYS", "a*", "a>", "+", "#", "a\nb", "a\u{7f}", too_long.as_str()] {
+            assert_eq!(Topic::named(name).err(), Some(ConfigError::TopicName), "{name:?}");
+        }
+    }
+}

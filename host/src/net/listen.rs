@@ -1,0 +1,271 @@
+//! The URL of a listener: `line://HOST:PORT/TOPIC`.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use serde_json::Value;
+use wardline_core::ConfigError;
+
+use crate::settings::Setting;
+
+/// The topic of a listener that names none.
+pub const DEFAULT_TOPIC: &str = "main";
+
+/// Longest name of a topic, in bytes.
+const TOPIC_BYTES_MAX: usize = 64;
+
+/// Schemes that belong to Wardline and are not in this version.
+const LATER: [&str; 3] = ["native", "mixed", "unix"];
+
+/// A listener of the line dialect: where it binds and which topic its connections are on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    host: String,
+    port: u16,
+    topic: String,
+}
+
+impl Listen {
+    /// A listener at a host that is written apart from its port, on [`DEFAULT_TOPIC`].
+    ///
+    /// # Errors
+    /// The operator's, for a host that is neither an address nor a name.
+    pub fn at_host(host: &str, port: u16) -> Result<Self, ListenError> {
+        let literal = host.parse::<Ipv6Addr>().is_ok();
+        if !literal {
+            check_host(host)?;
+        }
+        Ok(Self { host: host.to_owned(), port, topic: DEFAULT_TOPIC.to_owned() })
+    }
+
+    /// The address or name, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port; 0 asks for any.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The same topic at the address that a bound socket has.
+    #[must_use]
+    pub fn bound_at(&self, addr: SocketAddr) -> Self {
+        Self { host: addr.ip().to_string(), port: addr.port(), topic: self.topic.clone() }
+    }
+
+    /// Whether this is every address of IPv4 (`0.0.0.0`) or of IPv6 (`::`).
+    pub(super) fn wildcard(&self) -> Option<IpAddr> {
+        self.host.parse().ok().filter(IpAddr::is_unspecified)
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".to_owned(), port: 8888, topic: DEFAULT_TOPIC.to_owned() }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, topic } = self;
+        if host.contains(':') {
+            write!(f, "line://[{host}]:{port}/{topic}")
+        } else {
+            write!(f, "line://{host}:{port}/{topic}")
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = ListenError;
+
+    fn from_str(url: &str) -> Result<Self, ListenError> {
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Err(ListenError::new("must be line://HOST:PORT/TOPIC", url));
+        };
+        if LATER.contains(&scheme) {
+            let sentence = format!("{scheme}:// is not in this version; it has line://");
+            return Err(ListenError::new(&sentence, url));
+        }
+        if scheme != "line" {
+            return Err(ListenError::new("must begin with line://", url));
+        }
+        let (authority, topic) = match rest.split_once('/') {
+            Some((authority, "")) => (authority, DEFAULT_TOPIC),
+            Some((authority, topic)) => (authority, topic),
+            None => (rest, DEFAULT_TOPIC),
+        };
+        let (host, port) = split_authority(authority, url)?;
+        let Ok(port) = port.parse::<u16>() else {
+            return Err(ListenError::new("needs a port of 0 to 65535", url));
+        };
+        check_topic(topic).map_err(|wrong| ListenError::new(&wrong.0, url))?;
+        Ok(Self { host: host.to_owned(), port, topic: topic.to_owned() })
+    }
+}
+
+impl Setting for Listen {
+    fn read(value: &Value) -> Result<Self, String> {
+        let Some(url) = value.as_str() else {
+            return Err("must be a URL such as \"line://127.0.0.1:8888/main\"".to_owned());
+        };
+        url.parse().map_err(|wrong: ListenError| wrong.0)
+    }
+
+    fn show(&self) -> Option<Value> {
+        Some(Value::from(self.to_string()))
+    }
+}
+
+/// A URL that is no listener, in a sentence for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenError(String);
+
+impl ListenError {
+    fn new(sentence: &str, url: &str) -> Self {
+        Self(format!("{sentence}, in {url:?}"))
+    }
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// Splits `HOST:PORT` or `[IPV6]:PORT`.
+fn split_authority<'u>(authority: &'u str, url: &str) -> Result<(&'u str, &'u str), ListenError> {
+    const NEEDS_PORT: &str = "needs a port, as in line://127.0.0.1:8888";
+    if let Some(rest) = authority.strip_prefix('[') {
+        let Some((host, after)) = rest.split_once(']') else {
+            return Err(ListenError::new("lacks the ] after the IPv6 address", url));
+        };
+        if host.parse::<Ipv6Addr>().is_err() {
+            return Err(ListenError::new("needs an IPv6 address between [ and ]", url));
+        }
+        let port = after.strip_prefix(':').ok_or_else(|| ListenError::new(NEEDS_PORT, url))?;
+        return Ok((host, port));
+    }
+    let Some((host, port)) = authority.rsplit_once(':') else {
+        return Err(ListenError::new(NEEDS_PORT, url));
+    };
+    if host.contains(':') {
+        return Err(ListenError::new("needs [ and ] around an IPv6 address", url));
+    }
+    check_host(host).map_err(|wrong| ListenError::new(&wrong.0, url))?;
+    Ok((host, port))
+}
+
+/// An IPv4 address or a host name.
+fn check_host(host: &str) -> Result<(), ListenError> {
+    if host.is_empty() {
+        return Err(ListenError("needs a host; 0.0.0.0 is every IPv4 address".to_owned()));
+    }
+    let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if host.chars().all(name) {
+        Ok(())
+    } else {
+        Err(ListenError(format!("needs an address or a host name, not {host:?}")))
+    }
+}
+
+fn check_topic(topic: &str) -> Result<(), ListenError> {
+    let forbidden = |c: char| c.is_control() || matches!(c, '*' | '>' | '+' | '#');
+    let good = !topic.is_empty()
+        && topic.len() <= TOPIC_BYTES_MAX
+        && !topic.starts_with('$')
+        && !topic.contains(forbidden);
+    if good { Ok(()) } else { Err(ListenError(ConfigError::TopicName.sentence().to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_urls() {
+        let cases = [
+            ("line://127.0.0.1:8888/main", "127.0.0.1", 8888, "main"),
+            ("line://127.0.0.1:8888", "127.0.0.1", 8888, "main"),
+            ("line://127.0.0.1:0/", "127.0.0.1", 0, "main"),
+            ("line://[::1]:0", "::1", 0, "main"),
+            ("line://[::]:65535/a/b c", "::", 65535, "a/b c"),
+            ("line://localhost:1/räume", "localhost", 1, "räume"),
+            ("line://my_host.example:1/x$", "my_host.example", 1, "x$"),
+        ];
+        for (url, host, port, topic) in cases {
+            let listen: Listen = url.parse().unwrap();
+            assert_eq!((listen.host(), listen.port(), listen.topic()), (host, port, topic));
+            assert_eq!(listen.to_string().parse::<Listen>().unwrap(), listen, "{url}");
+        }
+        assert_eq!(Listen::default().to_string(), "line://127.0.0.1:8888/main");
+        let longest = format!("line://h:1/{}", "t".repeat(64));
+        assert_eq!(longest.parse::<Listen>().unwrap().topic().len(), 64);
+    }
+
+    #[test]
+    fn bad_urls_say_what_is_wrong() {
+        let long = format!("line://h:1/{}", "t".repeat(65));
+        let cases = [
+            ("", "must be line://"),
+            ("127.0.0.1:8888", "must be line://"),
+            ("tcp://127.0.0.1:8888", "must begin with line://"),
+            ("LINE://127.0.0.1:8888", "must begin with line://"),
+            ("native://[::1]:8889", "native:// is not in this version"),
+            ("mixed://[::1]:8889", "mixed:// is not in this version"),
+            ("unix:///run/x", "unix:// is not in this version"),
+            ("line://", "needs a port"),
+            ("line://127.0.0.1", "needs a port"),
+            ("line://127.0.0.1:", "port of 0 to 65535"),
+            ("line://127.0.0.1:65536", "port of 0 to 65535"),
+            ("line://127.0.0.1:x", "port of 0 to 65535"),
+            ("line://:8888", "needs a host"),
+            ("line://::1:8888", "needs [ and ]"),
+            ("line://[::1:8888", "lacks the ]"),
+            ("line://[::1]", "needs a port"),
+            ("line://[::1]8888", "needs a port"),
+            ("line://[nonsense]:1", "needs an IPv6 address"),
+            ("line://a b:1", "address or a host name"),
+            ("line://u@h:1", "address or a host name"),
+            ("line://h:1/$sys", "topic's name"),
+            ("line://h:1/a*", "topic's name"),
+            ("line://h:1/a>b", "topic's name"),
+            ("line://h:1/a+b", "topic's name"),
+            ("line://h:1/a#b", "topic's name"),
+            ("line://h:1/a\tb", "topic's name"),
+            (long.as_str(), "topic's name"),
+        ];
+        for (url, says) in cases {
+            let wrong = url.parse::<Listen>().unwrap_err().to_string();
+            assert!(wrong.contains(says), "{url}: {wrong}");
+            assert!(wrong.contains(&format!("{url:?}")), "{url}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn hosts_apart_from_their_port() {
+        assert_eq!(Listen::at_host("::1", 7).unwrap().to_string(), "line://[::1]:7/main");
+        assert_eq!(Listen::at_host("0.0.0.0", 7).unwrap().to_string(), "line://0.0.0.0:7/main");
+        assert!(Listen::at_host("", 7).is_err());
+        assert!(Listen::at_host("a/b", 7).is_err());
+    }
+
+    #[test]
+    fn a_bound_address_replaces_the_name() {
+        let listen: Listen = "line://localhost:0/t".parse().unwrap();
+        let bound = listen.bound_at("[::1]:9".parse().unwrap());
+        assert_eq!(bound.to_string(), "line://[::1]:9/t");
+    }
+}

@@ -1,0 +1,10 @@
+//! Where to listen, how to bind it, and which networks are exempt.
+
+mod bind;
+mod listen;
+mod network;
+
+pub(crate) use bind::NOT_SENT_BYTES_MAX;
+pub use bind::{BindError, Listener, Tuning, bind_all};
+pub use listen::{DEFAULT_TOPIC, Listen, ListenError};
+pub use network::parse_network;

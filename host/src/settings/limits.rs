@@ -1,0 +1,128 @@
+//! What the core is told of the settings.
+
+use wardline_core::{ConfigError, Duration, Limits, LineLimits, QuarantineLimits, Slowdown};
+
+use super::keys::{FLOW_CONTROL_DELAY, Settings, THROTTLE_DELAY};
+use super::value::{Bytes, Span};
+
+/// A key, and what is wrong with it.
+pub(super) type Wrong = (&'static str, String);
+
+impl Settings {
+    /// The limits of the relay.
+    pub(super) fn limits(&self) -> Result<Limits, Vec<Wrong>> {
+        let mut wrong = Vec::new();
+        let limits = self.limits_unchecked(&mut wrong);
+        if let (true, Err(error)) = (wrong.is_empty(), limits.check()) {
+            wrong.push((key_of(error), error.sentence().to_owned()));
+        }
+        if wrong.is_empty() { Ok(limits) } else { Err(wrong) }
+    }
+
+    fn limits_unchecked(&self, wrong: &mut Vec<Wrong>) -> Limits {
+        let (default, pressure, quarantine) = (Limits::DEFAULT, &self.pressure, &self.quarantine);
+        let line = self.line_limits(wrong);
+        if self.server.listen.is_empty() {
+            wrong.push(("server.listen", "must name at least one listener".to_owned()));
+        }
+        let entries = [
+            ("quarantine.entries_v4", quarantine.entries_v4),
+            ("quarantine.entries_v6", quarantine.entries_v6),
+        ];
+        for (key, entries) in entries {
+            if !(8..=1 << 24).contains(&entries) {
+                wrong.push((key, "must be 8 to 16777216".to_owned()));
+            }
+        }
+        if self.limits.drain.0 > HOUR {
+            wrong.push(("limits.drain", "must be at most 1h".to_owned()));
+        }
+        Limits {
+            connections: self.limits.connections,
+            topics: self.limits.topics,
+            blocks: pieces("limits.blocks", self.limits.blocks, default.block_bytes, wrong),
+            segments: pieces("limits.segments", self.limits.segments, default.segment_bytes, wrong),
+            unfinished: self.limits.unfinished.0,
+            warnings_per_second: self.limits.warnings_per_second.0,
+            drain: self.limits.drain.0,
+            linger: self.limits.linger.0,
+            lag_rule: pressure.lag_rule,
+            lag_bytes: pressure.lag_bytes.0,
+            progress: pressure.progress.0,
+            progress_blind: default.progress_blind.max(pressure.progress.0),
+            pace: pressure.pace.0,
+            // Bodies reach the log by the tap; these events are for tests.
+            report_messages: false,
+            line,
+            quarantine: QuarantineLimits {
+                threshold_points: quarantine.threshold_points,
+                point: default.quarantine.point,
+                cooldown: quarantine.cooldown.0,
+                connects_per_minute: quarantine.connects_per_minute.0,
+                connections_per_prefix: quarantine.connections_per_prefix,
+            },
+            ..default
+        }
+    }
+
+    fn line_limits(&self, wrong: &mut Vec<Wrong>) -> LineLimits {
+        let line = &self.line;
+        LineLimits {
+            line_bytes_max: narrow("line.max_bytes", line.max_bytes, wrong),
+            envelope_bytes_max: narrow("line.max_out_bytes", line.max_out_bytes, wrong),
+            messages_per_minute: line.rate_limit_msgs_per_minute.0,
+            idle: line.client_timeout_secs.0,
+            listening_is_activity: line.listening_is_activity,
+            throttle: slowdown(line.throttle_threshold, line.throttle_delay, THROTTLE_DELAY),
+            flow_control: slowdown(
+                line.flow_control_threshold,
+                line.flow_control_delay,
+                FLOW_CONTROL_DELAY,
+            ),
+            disconnect_threshold_messages: line.disconnect_threshold,
+        }
+    }
+}
+
+/// Longer than anybody waits for a shutdown; a drain of weeks is a typing error.
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn slowdown(
+    threshold: Option<u64>,
+    delay: Option<Span>,
+    default_delay: Duration,
+) -> Option<Slowdown> {
+    let delay = delay.map_or(default_delay, |delay| delay.0);
+    threshold.map(|threshold_messages| Slowdown { threshold_messages, delay })
+}
+
+/// How many whole pieces fit.
+fn pieces(key: &'static str, bytes: Bytes, piece: u32, wrong: &mut Vec<Wrong>) -> u32 {
+    u32::try_from(bytes.0 / u64::from(piece)).unwrap_or_else(|_| {
+        wrong.push((key, ConfigError::PoolTooLarge.sentence().to_owned()));
+        0
+    })
+}
+
+fn narrow(key: &'static str, bytes: Bytes, wrong: &mut Vec<Wrong>) -> u32 {
+    u32::try_from(bytes.0).unwrap_or_else(|_| {
+        wrong.push((key, "must be less than 4GiB".to_owned()));
+        0
+    })
+}
+
+/// The key that an operator has to change.
+fn key_of(error: ConfigError) -> &'static str {
+    match error {
+        ConfigError::Connections => "limits.connections",
+        ConfigError::Topics => "limits.topics",
+        ConfigError::Blocks | ConfigError::PoolTooLarge | ConfigError::PoolMissing => {
+            "limits.blocks"
+        }
+        ConfigError::Segments => "limits.segments",
+        ConfigError::LineBytes | ConfigError::TurnBytes => "line.max_bytes",
+        ConfigError::EnvelopeBytes => "line.max_out_bytes",
+        ConfigError::Quarantine => "quarantine.threshold_points",
+        ConfigError::TopicName | ConfigError::Full | ConfigError::SlotsMissing => "server.listen",
+    }
+}

@@ -1,0 +1,249 @@
+//! The memory that a relay is lent: taken once, at the start, and touched only when used.
+
+use std::fmt;
+
+use bytemuck::Zeroable;
+use bytemuck::allocation::try_zeroed_slice_box;
+use wardline_core::{
+    Ban, Cursor, Event, Limits, Link, Network, PrefixBucket, PrefixSlot, RESERVE, Session, Slots,
+    Tap, Topic, WheelSlot,
+};
+
+use crate::settings::Settings;
+
+/// Neighbourhoods (/24, /48) in quarantine.
+const BANS_PARENTS: usize = 1_024;
+
+/// Milliseconds of one round of the wheel. Longer deadlines are looked at once a round: with all
+/// of the default connections idle that is a thousand looks a second, each some nanoseconds.
+const WHEEL_SLOTS: usize = 16_384;
+
+/// Events that can wait within a turn; more are counted as dropped.
+const EVENTS: usize = 1_024;
+
+/// Bans are looked for in sets of so many.
+const BAN_SET: usize = 8;
+
+/// How many slots of each kind are lent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Sessions, and as many cursors, prefixes and buckets of prefixes.
+    pub sessions: usize,
+    /// Topics.
+    pub topics: usize,
+    /// Links: one for each block and segment.
+    pub links: usize,
+    /// IPv4 addresses in quarantine.
+    pub bans_v4: usize,
+    /// IPv6 networks in quarantine.
+    pub bans_v6: usize,
+    /// Neighbourhoods in quarantine.
+    pub bans_parents: usize,
+    /// Slots of the wheel.
+    pub wheel: usize,
+    /// Events.
+    pub events: usize,
+    /// Bytes of the scratch area.
+    pub scratch: usize,
+    /// Bytes of the pool.
+    pub pool: usize,
+}
+
+impl Sizes {
+    /// What a relay needs that is built to these settings.
+    #[must_use]
+    pub fn of(limits: &Limits, settings: &Settings) -> Self {
+        let bans = |entries: u32| (entries as usize).next_multiple_of(BAN_SET);
+        Self {
+            sessions: limits.connections as usize + RESERVE as usize,
+            topics: limits.topics as usize,
+            links: limits.blocks as usize + limits.segments as usize,
+            bans_v4: bans(settings.quarantine.entries_v4),
+            bans_v6: bans(settings.quarantine.entries_v6),
+            bans_parents: BANS_PARENTS,
+            wheel: WHEEL_SLOTS,
+            events: EVENTS,
+            scratch: bytes(limits.scratch_bytes()),
+            pool: bytes(limits.pool_bytes()),
+        }
+    }
+
+    /// Each table by name: how many slots, and how large one is.
+    #[must_use]
+    pub fn tables(&self) -> [(&'static str, usize, usize); 13] {
+        [
+            ("sessions", self.sessions, size_of::<Session>()),
+            ("cursors", self.sessions, size_of::<Cursor>()),
+            ("prefixes", self.sessions, size_of::<PrefixSlot>()),
+            ("prefix buckets", self.sessions, size_of::<PrefixBucket>()),
+            ("topics", self.topics, size_of::<Topic>()),
+            ("links", self.links, size_of::<Link>()),
+            ("quarantine IPv4", self.bans_v4, size_of::<Ban>()),
+            ("quarantine IPv6", self.bans_v6, size_of::<Ban>()),
+            ("quarantine networks", self.bans_parents, size_of::<Ban>()),
+            ("timer wheel", self.wheel, size_of::<WheelSlot>()),
+            ("events", self.events, size_of::<Event>()),
+            ("scratch", self.scratch, 1),
+            ("pool", self.pool, 1),
+        ]
+    }
+}
+
+/// The memory itself.
+pub struct Lent {
+    sessions: Box<[Session]>,
+    cursors: Box<[Cursor]>,
+    prefixes: Box<[PrefixSlot]>,
+    prefix_buckets: Box<[PrefixBucket]>,
+    topics: Box<[Topic]>,
+    links: Box<[Link]>,
+    bans_v4: Box<[Ban]>,
+    bans_v6: Box<[Ban]>,
+    bans_parents: Box<[Ban]>,
+    wheel: Box<[WheelSlot]>,
+    events: Box<[Event]>,
+    scratch: Box<[u8]>,
+    pool: Box<[u8]>,
+    exempt: Box<[Network]>,
+}
+
+impl Lent {
+    /// Reserves it; nothing is touched, so that a page costs memory once it is used.
+    ///
+    /// # Errors
+    /// The operator's or the system's: so much cannot be had.
+    pub fn reserve(sizes: &Sizes, exempt: &[Network]) -> Result<Self, LentError> {
+        Ok(Self {
+            sessions: zeroed("sessions", sizes.sessions)?,
+            cursors: zeroed("cursors", sizes.sessions)?,
+            prefixes: zeroed("prefixes", sizes.sessions)?,
+            prefix_buckets: zeroed("prefix buckets", sizes.sessions)?,
+            topics: zeroed("topics", sizes.topics)?,
+            links: zeroed("links", sizes.links)?,
+            bans_v4: zeroed("quarantine IPv4", sizes.bans_v4)?,
+            bans_v6: zeroed("quarantine IPv6", sizes.bans_v6)?,
+            bans_parents: zeroed("quarantine networks", sizes.bans_parents)?,
+            wheel: zeroed("timer wheel", sizes.wheel)?,
+            events: vec![Event::None; sizes.events].into_boxed_slice(),
+            scratch: zeroed("scratch", sizes.scratch)?,
+            pool: zeroed("pool", sizes.pool)?,
+            exempt: exempt.into(),
+        })
+    }
+
+    /// Lends it: the tables, and the byte memory. Nobody is shown the messages until the caller
+    /// sets `tap`.
+    pub fn lend(&mut self) -> (Slots<'_>, &mut [u8]) {
+        let slots = Slots {
+            sessions: &mut self.sessions,
+            cursors: &mut self.cursors,
+            prefixes: &mut self.prefixes,
+            prefix_buckets: &mut self.prefix_buckets,
+            topics: &mut self.topics,
+            links: &mut self.links,
+            bans_v4: &mut self.bans_v4,
+            bans_v6: &mut self.bans_v6,
+            bans_parents: &mut self.bans_parents,
+            wheel: &mut self.wheel,
+            events: &mut self.events,
+            scratch: &mut self.scratch,
+            exempt: &self.exempt,
+            tap: Tap::NONE,
+        };
+        (slots, &mut self.pool)
+    }
+}
+
+impl fmt::Debug for Lent {
+    /// Without what is in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sessions, pool) = (self.sessions.len(), self.pool.len());
+        f.debug_struct("Lent").field("sessions", &sessions).field("pool", &pool).finish()
+    }
+}
+
+/// Memory that cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LentError {
+    what: &'static str,
+    bytes: usize,
+}
+
+impl fmt::Display for LentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, bytes } = self;
+        write!(f, "cannot reserve {bytes} bytes for {what}; see `wardline plan`")
+    }
+}
+
+impl std::error::Error for LentError {}
+
+fn zeroed<T: Zeroable>(what: &'static str, count: usize) -> Result<Box<[T]>, LentError> {
+    let bytes = count.saturating_mul(size_of::<T>());
+    try_zeroed_slice_box(count).map_err(|()| LentError { what, bytes })
+}
+
+/// More than an address can name cannot be reserved, and the attempt says so.
+fn bytes(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use wardline_core::{Instant, Relay};
+
+    use super::*;
+
+    #[test]
+    fn a_relay_is_content_with_what_is_lent() {
+        let settings = Settings::default();
+        let limits =
+            Limits { connections: 9, topics: 3, blocks: 64, segments: 8, ..Limits::DEFAULT };
+        let mut lent = Lent::reserve(&Sizes::of(&limits, &settings), &[]).unwrap();
+        let (slots, pool) = lent.lend();
+        let now = Instant::from_nanos(1);
+        let mut relay = Relay::new(limits, slots, pool, [7; 32], now).unwrap();
+        for name in ["a", "b", "c"] {
+            relay.listen(name).unwrap();
+        }
+        assert!(relay.listen("d").is_err());
+    }
+
+    #[test]
+    fn the_tables_are_as_large_as_is_said() {
+        let limits = Limits { connections: 5, blocks: 64, segments: 8, ..Limits::DEFAULT };
+        let mut settings = Settings::default();
+        settings.quarantine.entries_v4 = 9;
+        let sizes = Sizes::of(&limits, &settings);
+        assert_eq!((sizes.sessions, sizes.links, sizes.bans_v4), (37, 72, 16));
+        let mut lent = Lent::reserve(&sizes, &settings.quarantine.exempt).unwrap();
+        let (slots, pool) = lent.lend();
+        let tables = [
+            size_of_val(slots.sessions),
+            size_of_val(slots.cursors),
+            size_of_val(slots.prefixes),
+            size_of_val(slots.prefix_buckets),
+            size_of_val(slots.topics),
+            size_of_val(slots.links),
+            size_of_val(slots.bans_v4),
+            size_of_val(slots.bans_v6),
+            size_of_val(slots.bans_parents),
+            size_of_val(slots.wheel),
+            size_of_val(slots.events),
+            size_of_val(slots.scratch),
+            size_of_val(pool),
+        ];
+        for ((name, count, each), bytes) in sizes.tables().into_iter().zip(tables) {
+            assert_eq!(count * each, bytes, "{name}");
+        }
+        assert_eq!(slots.exempt.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_named() {
+        let sizes =
+            Sizes { pool: usize::MAX >> 1, ..Sizes::of(&Limits::DEFAULT, &Settings::default()) };
+        let wrong = Lent::reserve(&sizes, &[]).unwrap_err().to_string();
+        assert!(wrong.starts_with("cannot reserve ") && wrong.contains("for pool"), "{wrong}");
+    }
+}

@@ -1,0 +1,31 @@
+//! The `wardline` binary: a relay for agents.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod exit;
+mod reload;
+mod serve;
+mod shell;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::Check(args)) => show::check(&args),
+        Some(Command::Plan(args)) => show::plan(&args),
+        Some(Command::Completions { shell }) => shell::completions(shell),
+        Some(Command::Man) => shell::man(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.told(),
+    }
+}

@@ -1,0 +1,145 @@
+//! Settings that change while the relay runs.
+
+use wardline_host::logging::{Log, LogOptions, Terminal};
+use wardline_host::settings::{Loaded, Sources};
+use wardline_host::signals::Control;
+
+/// What of a running process is not its engine's: settings and logs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) sources: Sources,
+    /// The settings at the start.
+    pub(crate) started: Loaded,
+    /// The settings that were taken over last.
+    pub(crate) applied: Loaded,
+    pub(crate) log: Log,
+    pub(crate) terminal: Terminal,
+}
+
+impl Running {
+    /// Does what is asked for, and gives on what is the engine's to do.
+    pub(crate) fn obey(&mut self, control: Control) -> Option<Control> {
+        match control {
+            Control::Reload => {
+                self.reload();
+                None
+            }
+            Control::ReopenLogs => {
+                self.log.reopen();
+                match &self.applied.settings.log.file {
+                    Some(path) => tracing::info!("opening {} again", path.display()),
+                    None => tracing::info!("no log file to open again"),
+                }
+                None
+            }
+            Control::Drain => {
+                let seconds = self.started.limits.drain.as_secs();
+                tracing::info!("draining, for {seconds} s at most; once more to end at once");
+                Some(control)
+            }
+            Control::Stop => {
+                tracing::warn!("ending at once");
+                Some(control)
+            }
+            Control::LameDuck => {
+                tracing::info!("taking no new connections");
+                Some(control)
+            }
+            Control::Dump => Some(control),
+        }
+    }
+
+    /// Takes new settings over, all that can be or none.
+    fn reload(&mut self) {
+        let new = match self.sources.load() {
+            Ok(new) => new,
+            Err(problems) => {
+                for problem in &problems.0 {
+                    tracing::error!("settings stay as they were: {problem}");
+                }
+                return;
+            }
+        };
+        let live = self.applied.changes(&new).live;
+        let restart = self.started.changes(&new).restart;
+        if !live.is_empty() {
+            let options = LogOptions::from_settings(&new.settings, self.terminal);
+            if let Err(error) = self.log.apply(options) {
+                tracing::error!("settings stay as they were: {error}");
+                return;
+            }
+        }
+        self.applied = new;
+        if live.is_empty() && restart.is_empty() {
+            tracing::info!("settings read again: nothing changed");
+        }
+        if !live.is_empty() {
+            tracing::info!("settings read again: took over {}", live.join(", "));
+        }
+        if !restart.is_empty() {
+            tracing::warn!("settings read again: need a restart: {}", restart.join(", "));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A process that logs to `log`, with the settings `text` in `file`.
+    fn running(file: &Path) -> Running {
+        let sources = Sources { file: Some(file.to_owned()), ..Sources::default() };
+        let started = sources.load().unwrap();
+        let terminal = Terminal { is_terminal: false, no_color: true };
+        let log = Log::start(LogOptions::from_settings(&started.settings, terminal)).unwrap();
+        Running { sources, applied: started.clone(), started, log, terminal }
+    }
+
+    #[test]
+    fn a_reload_is_all_or_nothing_and_says_what_needs_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, log) = (dir.path().join("w.toml"), dir.path().join("w.log"));
+        let write = |level: &str, more: &str| {
+            let text = format!(
+                "[log]\nstderr = false\nfile = \"{}\"\nfile_template = \"%(message)s\"\n\
+                 level = \"{level}\"\n{more}",
+                log.display()
+            );
+            fs::write(&file, text).unwrap();
+        };
+        write("info", "");
+        let mut running = running(&file);
+        let said = |running: &mut Running| {
+            let before = fs::read_to_string(&log).unwrap().len();
+            assert_eq!(running.obey(Control::Reload), None);
+            running.log.flush(Duration::from_secs(10));
+            fs::read_to_string(&log).unwrap()[before..].to_owned()
+        };
+        assert_eq!(said(&mut running), "settings read again: nothing changed\n");
+        write("debug", "[limits]\ntopics = 7\n");
+        let expected = "settings read again: took over log.level\n\
+                        settings read again: need a restart: limits.topics\n";
+        assert_eq!(said(&mut running), expected);
+        // What needs a restart goes on needing it.
+        assert_eq!(said(&mut running), "settings read again: need a restart: limits.topics\n");
+        write("warn", "[limits]\ntopic = 7\n");
+        let wrong = said(&mut running);
+        assert!(wrong.starts_with("settings stay as they were: "), "{wrong}");
+        assert!(wrong.contains("did you mean limits.topics?"), "{wrong}");
+        // The level did not change either.
+        tracing::debug!("still debug");
+        running.log.flush(Duration::from_secs(10));
+        assert!(fs::read_to_string(&log).unwrap().ends_with("still debug\n"));
+        write("debug", "");
+        assert_eq!(said(&mut running), "settings read again: nothing changed\n");
+        for control in [Control::Drain, Control::Stop, Control::LameDuck, Control::Dump] {
+            assert_eq!(running.obey(control), Some(control));
+        }
+        assert_eq!(running.obey(Control::ReopenLogs), None);
+        running.log.flush(Duration::from_secs(10));
+    }
+}

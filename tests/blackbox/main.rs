@@ -1,0 +1,25 @@
+//! The `wardline` binary seen from outside: real processes, real sockets, nothing of its insides.
+//!
+//! Every case runs once for each engine named in `WARDLINE_TEST_ENGINES` (comma-separated, default
+//! `tokio`). `WARDLINE_TEST_BIN` names another binary to try the same cases on.
+//!
+//! It is one program and not a file per concern, because most cases wait for a deadline of the
+//! relay: side by side they wait together.
+
+mod harness;
+
+mod command_line;
+mod crowd;
+mod http;
+mod idle;
+mod lifecycle;
+mod limits;
+mod line;
+mod logs;
+mod memory;
+mod quarantine;
+mod rate;
+mod settings;
+mod slow_readers;
+mod topics;
+mod utf8;

@@ -1,0 +1,337 @@
+//! A shard: one thread, one relay, its listeners and its sockets.
+//!
+//! One poll of the shard is one turn: everything that came in is handed to the relay, then the
+//! relay's word is carried out. Writes go to the sockets directly, out of the log; only a socket
+//! that is full is waited for.
+
+use std::future::Future;
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Sleep;
+use wardline_core::{ConnId, Duration, Gather, Instant, Next, Relay, Remote, TopicId, pump, send};
+use wardline_host::clock::Clock;
+use wardline_host::counters::Counters;
+use wardline_host::net::Tuning;
+use wardline_host::orders::Orders;
+use wardline_host::signals::Control;
+
+use crate::ready::{Bell, Ready};
+use crate::sockets::Sockets;
+
+/// Connections taken from one listener per turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// How long a listener rests after an error such as "too many open files".
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How often errors of `accept` are told.
+const ACCEPT_ERROR_EVERY: Duration = Duration::from_secs(60);
+
+/// A listening socket and the topic that it is bound to.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) socket: TcpListener,
+    pub(crate) topic: TopicId,
+    bell: Bell,
+}
+
+/// A shard.
+#[derive(Debug)]
+pub(crate) struct Shard<'s> {
+    relay: Relay<'s, &'s mut [u8]>,
+    sockets: Sockets,
+    doors: Vec<Door>,
+    ready: Arc<Ready>,
+    /// Numbers from here on are doors', in their order; the last is the control's.
+    first_door: u32,
+    control_bell: Bell,
+    orders: &'s Orders,
+    clock: Clock,
+    tuning: Tuning,
+    gather: Gather,
+    buffer: Vec<u8>,
+    listed: Vec<u32>,
+    writable: Vec<ConnId>,
+    sleep: Pin<Box<Sleep>>,
+    sleep_until: Instant,
+    doors_open_at: Option<Instant>,
+    accept_errors: u64,
+    accept_error_told: Option<Instant>,
+    draining: bool,
+}
+
+impl<'s> Shard<'s> {
+    /// Must be made inside of the runtime that it will run on.
+    pub(crate) fn new(
+        relay: Relay<'s, &'s mut [u8]>,
+        doors: Vec<(TcpListener, TopicId)>,
+        clock: Clock,
+        tuning: Tuning,
+        orders: &'s Orders,
+    ) -> Self {
+        let limits = relay.limits();
+        let sockets = limits.connections.saturating_add(wardline_core::RESERVE);
+        let buffer = vec![0; limits.receive_bytes as usize];
+        let numbers = sockets as usize + doors.len() + 1;
+        let ready = Ready::new(numbers);
+        let doors: Vec<Door> = (sockets..)
+            .zip(doors)
+            .map(|(number, (socket, topic))| Door { socket, topic, bell: ready.bell(number) })
+            .collect();
+        let mut table = Sockets::new(Arc::clone(&ready), numbers);
+        let door_numbers = sockets..sockets + u32::try_from(doors.len()).unwrap_or(0);
+        table.again.extend(door_numbers.clone());
+        Self {
+            relay,
+            sockets: table,
+            doors,
+            control_bell: ready.bell(door_numbers.end),
+            orders,
+            ready,
+            first_door: sockets,
+            clock,
+            tuning,
+            gather: Gather::new(),
+            buffer,
+            listed: Vec::with_capacity(3 * numbers),
+            writable: Vec::with_capacity(numbers),
+            sleep: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
+            sleep_until: Instant::NEVER,
+            doors_open_at: None,
+            accept_errors: 0,
+            accept_error_told: None,
+            draining: false,
+        }
+    }
+
+    /// Runs until it has drained, or was told to stop.
+    pub(crate) fn run(mut self) -> impl Future<Output = ()> + use<'s> {
+        self.orders.listen(self.control_bell.waker().clone());
+        std::future::poll_fn(move |context| self.turn(context))
+    }
+
+    fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let now = self.clock.now();
+        if self.take_in(now) {
+            return Poll::Ready(());
+        }
+        let next = pump(&mut self.relay, &mut self.sockets, &mut self.gather, now);
+        self.report();
+        if self.draining && self.relay.connections() == 0 {
+            return Poll::Ready(());
+        }
+        self.ready.register(context.waker());
+        let again = next == Next::Again || !self.sockets.again.is_empty() || !self.ready.is_empty();
+        if again {
+            // Not woken at once but after a look at the sockets: they must not starve.
+            let mut later = std::pin::pin!(tokio::task::yield_now());
+            let _: Poll<()> = later.as_mut().poll(context);
+        } else if let Next::Wait(until) = next {
+            self.sleep_till(until, context);
+        }
+        Poll::Pending
+    }
+
+    /// Hands everything that came in to the relay. Gives whether to stop at once.
+    fn take_in(&mut self, now: Instant) -> bool {
+        self.listed.clear();
+        self.ready.swap(&mut self.listed);
+        let rung = self.listed.len();
+        self.listed.append(&mut self.sockets.again);
+        if self.doors_open_at.is_some_and(|at| at <= now) {
+            self.doors_open_at = None;
+            self.listed.extend((self.first_door..).take(self.doors.len()));
+        }
+        let mut stop = false;
+        for at in 0..self.listed.len() {
+            let Some(number) = self.listed.get(at).copied() else { break };
+            if number < self.first_door {
+                self.look_at(number, at < rung, now);
+            } else if let Some(door) = self.doors.get((number - self.first_door) as usize) {
+                door.bell.answered();
+                self.open_door((number - self.first_door) as usize, now);
+            } else {
+                self.control_bell.answered();
+                stop |= self.obey(now);
+            }
+        }
+        for at in 0..self.writable.len() {
+            if let Some(conn) = self.writable.get(at).copied() {
+                send(&mut self.relay, &mut self.sockets, &mut self.gather, now, conn);
+            }
+        }
+        self.writable.clear();
+        stop
+    }
+
+    /// A socket has something to say, or is looked at again.
+    fn look_at(&mut self, number: u32, rung: bool, now: Instant) {
+        let Some(socket) = self.sockets.at(number) else { return };
+        if rung {
+            socket.bell.answered();
+        }
+        if socket.full {
+            let mut context = Context::from_waker(socket.bell.waker());
+            match socket.stream.poll_write_ready(&mut context) {
+                Poll::Ready(_) => {
+                    socket.full = false;
+                    self.writable.push(socket.conn);
+                }
+                Poll::Pending => {}
+            }
+        }
+        if !socket.paused && !socket.ended {
+            self.read(number, now);
+        }
+    }
+
+    fn read(&mut self, number: u32, now: Instant) {
+        let Some(socket) = self.sockets.at(number) else { return };
+        let conn = socket.conn;
+        let budget = self.relay.read_budget(conn).min(self.buffer.len());
+        let Some(room) = self.buffer.get_mut(..budget) else { return };
+        if room.is_empty() {
+            // Its pause, or its end, is still to come.
+            self.sockets.again.push(number);
+            return;
+        }
+        let mut context = Context::from_waker(socket.bell.waker());
+        let mut buffer = ReadBuf::new(room);
+        match Pin::new(&mut socket.stream).poll_read(&mut context, &mut buffer) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => {
+                let bytes = buffer.filled();
+                if bytes.is_empty() {
+                    socket.ended = true;
+                    self.relay.handle_eof(now, conn);
+                    return;
+                }
+                // A full buffer: there may be more, but the others come first. Else the socket is
+                // asked to ring when there is.
+                let more =
+                    bytes.len() == budget || socket.stream.poll_read_ready(&mut context).is_ready();
+                self.relay.handle_input(now, conn, bytes);
+                if more {
+                    self.sockets.again.push(number);
+                }
+            }
+            Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {
+                self.sockets.again.push(number);
+            }
+            Poll::Ready(Err(_)) => {
+                socket.ended = true;
+                self.relay.handle_broken(now, conn);
+            }
+        }
+    }
+
+    fn open_door(&mut self, at: usize, now: Instant) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(door) = self.doors.get(at) else { return };
+            let topic = door.topic;
+            let mut context = Context::from_waker(door.bell.waker());
+            match door.socket.poll_accept(&mut context) {
+                Poll::Pending => return,
+                Poll::Ready(Ok((stream, addr))) => self.admit(stream, Remote { addr, topic }, now),
+                Poll::Ready(Err(error)) if is_of_one_connection(&error) => {}
+                Poll::Ready(Err(error)) => {
+                    self.report_accept_error(&error, now);
+                    self.doors_open_at = Some(now.after(ACCEPT_BACKOFF));
+                    return;
+                }
+            }
+        }
+        self.sockets.again.push(self.first_door + u32::try_from(at).unwrap_or(0));
+    }
+
+    /// Once a minute, however often it happens.
+    fn report_accept_error(&mut self, error: &std::io::Error, now: Instant) {
+        self.accept_errors += 1;
+        if self.accept_error_told.is_none_or(|told| now.since(told) >= ACCEPT_ERROR_EVERY) {
+            let errors = std::mem::take(&mut self.accept_errors);
+            tracing::warn!(%error, code = "accept", errors, "cannot accept; trying on");
+            self.accept_error_told = Some(now);
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream, remote: Remote, now: Instant) {
+        match self.relay.handle_accept(now, remote) {
+            Ok(conn) => {
+                if let Err(error) = self.tuning.accepted(&stream) {
+                    tracing::debug!(%conn, %error, "socket options not set");
+                }
+                tracing::debug!(%conn, addr = %remote.addr, "accepted");
+                self.sockets.add(conn, stream);
+            }
+            Err(refusal) => {
+                // If the socket does not take it, so be it.
+                let _ = stream.try_write(refusal.warning().as_bytes());
+                tracing::debug!(addr = %remote.addr, code = refusal.code(), "refused");
+            }
+        }
+    }
+
+    /// Gives whether to stop at once.
+    fn obey(&mut self, now: Instant) -> bool {
+        let mut stop = false;
+        for order in self.orders.take() {
+            match order {
+                Control::Drain => {
+                    self.doors.clear();
+                    self.draining = true;
+                    self.relay.handle_shutdown(now);
+                }
+                Control::LameDuck => self.doors.clear(),
+                Control::Dump => tracing::info!(code = "counters", "{}", Counters(&self.relay)),
+                Control::Stop => stop = true,
+                // Not an engine's business.
+                Control::Reload | Control::ReopenLogs => {}
+            }
+        }
+        stop
+    }
+
+    fn report(&mut self) {
+        for (event, addr) in self.sockets.events.drain(..) {
+            crate::events::log(&self.relay, event, addr);
+        }
+        let untold = std::mem::take(&mut self.sockets.events_untold);
+        if untold > 0 {
+            tracing::warn!(code = "events", untold, "more happened in one turn than is told");
+        }
+    }
+
+    /// Sleeps until then, or until a socket rings. A sleep that ends too early costs a turn, one
+    /// that is set anew costs more; so it is only ever moved to an earlier time.
+    fn sleep_till(&mut self, until: Option<Instant>, context: &mut Context<'_>) {
+        let until = match (until, self.doors_open_at) {
+            (Some(until), Some(doors)) => until.min(doors),
+            (until, doors) => until.or(doors).unwrap_or(Instant::NEVER),
+        };
+        let over = self.sleep.is_elapsed();
+        if until == Instant::NEVER || (!over && self.sleep_until <= until) {
+            return;
+        }
+        let Some(at) = self.clock.std_instant(until) else { return };
+        self.sleep.as_mut().reset(at.into());
+        self.sleep_until = until;
+        if self.sleep.as_mut().poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
+    }
+}
+
+/// Whether an error of `accept` speaks of the connection that it would have taken, not of us.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+    )
+}
