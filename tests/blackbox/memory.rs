@@ -86,6 +86,9 @@ fn unfinished_lines_cannot_take_the_memory_that_others_need() {
         on_each_engine(|engine| {
             let relay = Launch::talkative(engine).set("limits.blocks", "1MiB").start();
             let [mut a, mut b] = relay.room();
+            // Who has said something whole comes before those who have not.
+            a.say("a word");
+            b.expect(&a.envelope("a word"));
             let mut hoarders: Vec<_> = (0..200).map(|_| relay.connect()).collect();
             for hoarder in &mut hoarders {
                 // Closing the one that hoards is the relay's right.

@@ -34,6 +34,9 @@ const HOLD_MS_MAX: u64 = 100;
 
 /// How much less the one that brings bytes now counts than one that holds as many.
 const ASKER_FAVOUR: u64 = 8;
+/// How much more those count whose first line is yet to end: a burst of them looks like anybody's
+/// first half, but for who has said something whole before.
+const STRANGER_DISFAVOUR: u64 = 64;
 /// Connections with input that are compared to find the one that gives way, and slots looked at to
 /// find those.
 const HAND_CANDIDATES: u32 = 64;
@@ -394,6 +397,7 @@ impl<P: Pool> Relay<'_, P> {
         let chosen = !session.input.is_empty() && !session.flags.has(Flags::BACKLOG);
         let since = session.unfinished_since;
         let ms = if chosen { self.now.since(since).as_millis() } else { 0 };
-        len.saturating_mul(ms.min(HOLD_MS_MAX).saturating_add(1))
+        let stranger = if session.flags.has(Flags::SPOKE) { 1 } else { STRANGER_DISFAVOUR };
+        len.saturating_mul(ms.min(HOLD_MS_MAX).saturating_add(1)).saturating_mul(stranger)
     }
 }
