@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod counters;
+pub mod events;
 pub mod files;
 pub mod logging;
 pub mod messages;

@@ -5,7 +5,6 @@
 //! full.
 #![forbid(unsafe_code)]
 
-mod events;
 mod probe;
 mod ready;
 mod shard;

@@ -13,10 +13,10 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
-use wardline_core::{ConnId, Duration, Gather, Instant, Next, Relay, Remote, TopicId, pump, send};
+use wardline_core::{ConnId, Gather, Instant, Next, Relay, Remote, TopicId, pump, send};
 use wardline_host::clock::Clock;
 use wardline_host::counters::Counters;
-use wardline_host::net::Tuning;
+use wardline_host::net::{AcceptErrors, Tuning};
 use wardline_host::orders::Orders;
 use wardline_host::signals::Control;
 
@@ -25,12 +25,6 @@ use crate::sockets::Sockets;
 
 /// Connections taken from one listener per turn.
 const ACCEPTS_PER_TURN: usize = 64;
-/// How long a listener rests after an error such as "too many open files".
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-
-/// How often errors of `accept` are told.
-const ACCEPT_ERROR_EVERY: Duration = Duration::from_secs(60);
-
 /// A listening socket and the topic that it is bound to.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -59,8 +53,7 @@ pub(crate) struct Shard<'s> {
     sleep: Pin<Box<Sleep>>,
     sleep_until: Instant,
     doors_open_at: Option<Instant>,
-    accept_errors: u64,
-    accept_error_told: Option<Instant>,
+    accept_errors: AcceptErrors,
     draining: bool,
 }
 
@@ -102,8 +95,7 @@ impl<'s> Shard<'s> {
             sleep: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             sleep_until: Instant::NEVER,
             doors_open_at: None,
-            accept_errors: 0,
-            accept_error_told: None,
+            accept_errors: AcceptErrors::default(),
             draining: false,
         }
     }
@@ -120,7 +112,7 @@ impl<'s> Shard<'s> {
             return Poll::Ready(());
         }
         let next = pump(&mut self.relay, &mut self.sockets, &mut self.gather, now);
-        self.report();
+        self.sockets.events.report(&self.relay);
         if self.draining && self.relay.connections() == 0 {
             return Poll::Ready(());
         }
@@ -237,25 +229,15 @@ impl<'s> Shard<'s> {
             match door.socket.poll_accept(&mut context) {
                 Poll::Pending => return,
                 Poll::Ready(Ok((stream, addr))) => self.admit(stream, Remote { addr, topic }, now),
-                Poll::Ready(Err(error)) if is_of_one_connection(&error) => {}
                 Poll::Ready(Err(error)) => {
-                    self.report_accept_error(&error, now);
-                    self.doors_open_at = Some(now.after(ACCEPT_BACKOFF));
-                    return;
+                    if let Some(until) = self.accept_errors.rest_until(&error, now) {
+                        self.doors_open_at = Some(until);
+                        return;
+                    }
                 }
             }
         }
         self.sockets.again.push(self.first_door + u32::try_from(at).unwrap_or(0));
-    }
-
-    /// Once a minute, however often it happens.
-    fn report_accept_error(&mut self, error: &std::io::Error, now: Instant) {
-        self.accept_errors += 1;
-        if self.accept_error_told.is_none_or(|told| now.since(told) >= ACCEPT_ERROR_EVERY) {
-            let errors = std::mem::take(&mut self.accept_errors);
-            tracing::warn!(%error, code = "accept", errors, "cannot accept; trying on");
-            self.accept_error_told = Some(now);
-        }
     }
 
     fn admit(&mut self, stream: TcpStream, remote: Remote, now: Instant) {
@@ -295,16 +277,6 @@ impl<'s> Shard<'s> {
         stop
     }
 
-    fn report(&mut self) {
-        for (event, addr) in self.sockets.events.drain(..) {
-            crate::events::log(&self.relay, event, addr);
-        }
-        let untold = std::mem::take(&mut self.sockets.events_untold);
-        if untold > 0 {
-            tracing::warn!(code = "events", untold, "more happened in one turn than is told");
-        }
-    }
-
     /// Sleeps until then, or until a socket rings. A sleep that ends too early costs a turn, one
     /// that is set anew costs more; so it is only ever moved to an earlier time.
     fn sleep_till(&mut self, until: Option<Instant>, context: &mut Context<'_>) {
@@ -323,15 +295,4 @@ impl<'s> Shard<'s> {
             context.waker().wake_by_ref();
         }
     }
-}
-
-/// Whether an error of `accept` speaks of the connection that it would have taken, not of us.
-fn is_of_one_connection(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionAborted
-            | ErrorKind::ConnectionReset
-            | ErrorKind::ConnectionRefused
-            | ErrorKind::Interrupted
-    )
 }

@@ -1,7 +1,6 @@
 //! The sockets of a shard, and what the relay may have done to them.
 
 use std::io::{ErrorKind, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -9,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use wardline_core::{Carrier, ConnId, Event, GATHER_MAX, Gather, Pool, Started};
+use wardline_host::events::Events;
 
 use crate::probe::Probe;
 use crate::ready::{Bell, Ready};
@@ -27,9 +27,6 @@ pub(crate) struct Socket {
     pub(crate) ended: bool,
 }
 
-/// Events of one turn that need no memory; the relay's ring holds about as many.
-const EVENTS: usize = 1_024;
-
 /// All of them, by [`ConnId::index`].
 #[derive(Debug)]
 pub(crate) struct Sockets {
@@ -37,10 +34,7 @@ pub(crate) struct Sockets {
     ready: Arc<Ready>,
     /// Sockets to be looked at in the next turn, whatever they say themselves.
     pub(crate) again: Vec<u32>,
-    /// What happened and the operator is yet to be told.
-    pub(crate) events: Vec<(Event, Option<SocketAddr>)>,
-    /// What happened and will not be told, for too much did in one turn.
-    pub(crate) events_untold: u64,
+    pub(crate) events: Events,
     probe: Probe,
 }
 
@@ -52,8 +46,7 @@ impl Sockets {
             table: Vec::with_capacity(numbers),
             ready,
             again: Vec::with_capacity(2 * numbers),
-            events: Vec::with_capacity(EVENTS),
-            events_untold: 0,
+            events: Events::default(),
             probe: Probe::default(),
         }
     }
@@ -168,13 +161,10 @@ impl<P: Pool> Carrier<P> for Sockets {
     }
 
     fn event(&mut self, event: Event) {
-        if self.events.len() == EVENTS {
-            self.events_untold += 1;
-            return;
-        }
-        // By the time that it is told the socket may be gone.
-        let conn = crate::events::conn(event);
-        let addr = conn.and_then(|conn| self.of(conn)?.stream.peer_addr().ok());
-        self.events.push((event, addr));
+        let Self { table, events, .. } = self;
+        events.push(event, |conn| {
+            let socket = table.get(conn.index())?.as_ref().filter(|socket| socket.conn == conn)?;
+            socket.stream.peer_addr().ok()
+        });
     }
 }

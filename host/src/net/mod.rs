@@ -1,9 +1,11 @@
 //! Where to listen, how to bind it, and which networks are exempt.
 
+mod accept;
 mod bind;
 mod listen;
 mod network;
 
+pub use accept::AcceptErrors;
 pub(crate) use bind::NOT_SENT_BYTES_MAX;
 pub use bind::{BindError, Listener, Tuning, bind_all};
 pub use listen::{DEFAULT_TOPIC, Listen, ListenError};

@@ -4,8 +4,49 @@ use std::net::SocketAddr;
 
 use wardline_core::{ConnId, Event, Pool, Reason, Relay};
 
+/// Events of one turn that need no memory; the relay's ring holds about as many.
+const WAITING_MAX: usize = 1_024;
+
+/// What happened in a turn and the operator is yet to be told: the carrier learns of it while the
+/// relay is at work, and the log is written once it is not.
+#[derive(Debug)]
+pub struct Events {
+    waiting: Vec<(Event, Option<SocketAddr>)>,
+    /// What happened and will not be told, for too much did in one turn.
+    untold: u64,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { waiting: Vec::with_capacity(WAITING_MAX), untold: 0 }
+    }
+}
+
+impl Events {
+    /// Takes an event down. `addr` gives the address of the connection that it speaks of: by the
+    /// time that it is told the socket may be gone.
+    pub fn push(&mut self, event: Event, addr: impl FnOnce(ConnId) -> Option<SocketAddr>) {
+        if self.waiting.len() == WAITING_MAX {
+            self.untold += 1;
+            return;
+        }
+        self.waiting.push((event, conn(event).and_then(addr)));
+    }
+
+    /// Tells what was taken down.
+    pub fn report<P: Pool>(&mut self, relay: &Relay<'_, P>) {
+        for (event, addr) in self.waiting.drain(..) {
+            log(relay, event, addr);
+        }
+        let untold = std::mem::take(&mut self.untold);
+        if untold > 0 {
+            tracing::warn!(code = "events", untold, "more happened in one turn than is told");
+        }
+    }
+}
+
 /// The connection that an event speaks of.
-pub(crate) fn conn(event: Event) -> Option<ConnId> {
+fn conn(event: Event) -> Option<ConnId> {
     match event {
         Event::None => None,
         Event::Leaving { conn, .. }
@@ -18,7 +59,7 @@ pub(crate) fn conn(event: Event) -> Option<ConnId> {
 }
 
 /// Logs an event. No byte of a client stands in it.
-pub(crate) fn log<P: Pool>(relay: &Relay<'_, P>, event: Event, addr: Option<SocketAddr>) {
+fn log<P: Pool>(relay: &Relay<'_, P>, event: Event, addr: Option<SocketAddr>) {
     let addr = addr.map_or_else(String::new, |addr| addr.to_string());
     match event {
         Event::None | Event::Published { .. } | Event::NotRelayed { .. } => {}
