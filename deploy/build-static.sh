@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 host=$(rustc -vV | sed -n 's/^host: //p')
-target=${CARGO_TARGET_DIR:-target}
+target=${CARGO_TARGET_DIR:-$PWD/target}
 # With --target the flags are the program's alone: macros are libraries that the compiler loads, and
 # cannot be static. Random bytes are had by a system call: the function of libc is looked up at run
 # time where it is not told otherwise, which a static program cannot, and /dev/urandom is a file.
