@@ -82,7 +82,11 @@ fn serve(loaded: &Loaded, running: Running, signals: Signals) -> Result<(), Fail
     let mut relay = Relay::new(*limits, slots, pool, seed, clock.now()).map_err(unfit)?;
     let mut doors = Vec::with_capacity(listeners.len());
     for Listener { listen, socket, .. } in listeners {
-        doors.push((socket, relay.listen(listen.topic()).map_err(unfit)?));
+        let topic = relay.listen(listen.topic()).map_err(unfit)?;
+        if let Some(coalesce) = listen.coalesce() {
+            relay.set_coalesce(topic, coalesce).map_err(unfit)?;
+        }
+        doors.push((socket, topic));
     }
     let fewer = open_files::allow(limits.connections);
     let orders = deliver(signals, running).map_err(|e| failed(&e))?;

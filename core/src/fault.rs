@@ -119,6 +119,8 @@ pub enum ConfigError {
     EnvelopeBytes,
     /// The bytes per turn, share, receive, backlog or send contradict each other.
     TurnBytes,
+    /// `line.coalesce` is over 50 ms.
+    Coalesce,
     /// The quarantine's threshold or leak is zero.
     Quarantine,
     /// The slots lent are fewer than the limits say.
@@ -146,6 +148,7 @@ impl ConfigError {
                 "line.max_out_bytes must be 128 B to 8 MiB and at most a quarter of the pool and half of a log"
             }
             Self::TurnBytes => "the bytes per turn, share, receive, backlog or send do not fit",
+            Self::Coalesce => "line.coalesce must be at most 50ms",
             Self::Quarantine => "the quarantine's threshold and leak must not be zero",
             Self::SlotsMissing => "fewer slots were lent than the limits say",
             Self::PoolMissing => "less pool memory was lent than the limits say",

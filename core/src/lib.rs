@@ -51,7 +51,7 @@ pub use cursor::Cursor;
 pub use event::{Event, NotRelayed, Reason};
 pub use fault::{ConfigError, PeerFault, Refusal};
 pub use id::{ConnId, TopicId};
-pub use limits::{LagRule, Limits, LineLimits, QuarantineLimits, RESERVE, Slowdown};
+pub use limits::{COALESCE_MAX, LagRule, Limits, LineLimits, QuarantineLimits, RESERVE, Slowdown};
 pub use prefix::{Network, Prefix, PrefixBucket, PrefixSlot};
 pub use pump::{Carrier, Next, Started, pump, send};
 pub use quarantine::{Ban, Offence, Verdict};

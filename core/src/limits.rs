@@ -40,6 +40,9 @@ pub struct LineLimits {
     /// Whether bytes that the client acknowledged keep it from being idle. Default true; the
     /// reference counts only what a client sends.
     pub listening_is_activity: bool,
+    /// How long readers of a topic that was just sent from may wait for more to come, unless 16
+    /// KiB wait already. Default zero: never; at most 50 ms.
+    pub coalesce: Duration,
     /// Reference backpressure: first slowdown. Default none.
     pub throttle: Option<Slowdown>,
     /// Reference backpressure: second slowdown. Default none.
@@ -164,6 +167,7 @@ impl Limits {
             messages_per_minute: 300,
             idle: Duration::from_secs(300),
             listening_is_activity: true,
+            coalesce: Duration::ZERO,
             throttle: None,
             flow_control: None,
             disconnect_threshold_messages: None,
@@ -247,6 +251,9 @@ impl Limits {
         {
             return Err(ConfigError::TurnBytes);
         }
+        if self.line.coalesce.as_nanos() > COALESCE_MAX.as_nanos() {
+            return Err(ConfigError::Coalesce);
+        }
         if self.quarantine.threshold_points == 0 || self.quarantine.point.is_zero() {
             return Err(ConfigError::Quarantine);
         }
@@ -259,6 +266,9 @@ impl Default for Limits {
         Self::DEFAULT
     }
 }
+
+/// The longest that readers may be made to wait for more to come.
+pub const COALESCE_MAX: Duration = Duration::from_millis(50);
 
 /// Slots beyond `connections`, so that a newcomer can be taken while the one that gives way to it
 /// is still being closed.

@@ -63,12 +63,14 @@ impl Log {
         if len <= room {
             return Ok(());
         }
-        let last = self.newest;
+        let (last, freed) = (self.newest, memory.freed);
         let mut first_extra = Ref::NONE;
         let mut end = last;
         while room < len {
             let Some(link) = self.take_link(memory, quiet_log_bytes, room) else {
                 Self::give_all(memory, first_extra);
+                // Only what was taken here came free: nothing that anybody has waited for.
+                memory.freed = freed;
                 if last.is_some() {
                     memory.at_mut(last).next = Ref::NONE;
                 }

@@ -14,6 +14,7 @@ mod door;
 mod input;
 mod leave;
 mod output;
+mod patience;
 mod pressure;
 
 use core::net::SocketAddr;
@@ -32,6 +33,8 @@ use crate::storage::{Link, Memory, Pool, Range, Slab};
 use crate::time::Instant;
 use crate::topic::Topic;
 use crate::wheel::{Wheel, WheelSlot};
+
+pub(crate) use patience::Patience;
 
 /// The most ranges in one send.
 pub const GATHER_MAX: usize = 32;
@@ -299,7 +302,8 @@ impl<'s, P: Pool> Relay<'s, P> {
     /// # Errors
     /// The operator's: a name that topics may not have, or no slot left.
     pub fn listen(&mut self, name: &str) -> Result<TopicId, ConfigError> {
-        let topic = Topic::named(name)?;
+        let mut topic = Topic::named(name)?;
+        topic.patience = Patience::of(self.limits.line.coalesce);
         let known = (0..self.topics.touched())
             .map(Ref::of)
             .find(|slot| self.topics.at(*slot).name() == name.as_bytes());
@@ -462,6 +466,7 @@ impl<'s, P: Pool> Relay<'s, P> {
             let topic = self.topics.at_mut(slot);
             self.touched = core::mem::take(&mut topic.touched_next);
             topic.touched = 0;
+            self.release_if_enough(slot);
             self.press(slot);
         }
         self.drain_some();

@@ -83,7 +83,9 @@ bits! {
     // The frontend cannot tell what it acknowledged.
     BLIND,
     // The senders of its topic are slowed for it.
-    PACING
+    PACING,
+    // It waits for more to come before it is sent to.
+    PATIENT
 }
 
 /// Where a connection stands in its life.
@@ -148,6 +150,7 @@ pub struct Session {
     pub(crate) generation: u32,
     pub(crate) ready_next: Ref,
     pub(crate) backlog_next: Ref,
+    pub(crate) patient_next: Ref,
     pub(crate) cursor: Ref,
     pub(crate) topic: Ref,
     pub(crate) timer: Timer,

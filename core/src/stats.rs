@@ -62,6 +62,8 @@ stats! {
     bytes_out,
     /// Sends that ended.
     sends,
+    /// Times that the readers of a topic waited for more and were sent to together.
+    coalesced,
     /// Messages taken.
     published,
     /// Messages taken while nobody else listened.

@@ -5,6 +5,7 @@ use bytemuck::Zeroable;
 use crate::fault::ConfigError;
 use crate::id::Ref;
 use crate::log::Log;
+use crate::relay::Patience;
 use crate::storage::Slot;
 use crate::time::Duration;
 
@@ -20,6 +21,8 @@ pub struct Topic {
     pub(crate) log: Log,
     /// Cursors at the head.
     pub(crate) waiting: Ref,
+    /// Readers that wait for more to come.
+    pub(crate) patience: Patience,
     /// Cursors in all.
     pub(crate) cursors: u32,
     /// Connections whose last send was short or did not complete at once.

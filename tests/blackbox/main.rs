@@ -17,6 +17,7 @@ mod limits;
 mod line;
 mod logs;
 mod memory;
+mod patience;
 mod quarantine;
 mod rate;
 mod settings;

@@ -25,6 +25,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("rate_not_charged", "messages cost nothing"),
     ("throttle_ignored", "a struck address pays no more than others"),
     ("stuck_is_kept", "a reader that never reads is never acted against"),
+    ("patient_for_ever", "readers that wait for more wait until more comes"),
     ("idle_never_acts", "nobody is ever idle"),
     ("unfinished_not_armed", "a line may stay unfinished for ever"),
     ("ban_evicted", "a full table forgets a ban"),

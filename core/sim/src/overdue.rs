@@ -21,6 +21,7 @@ impl World<'_, '_> {
                 ("a line unfinished", self.unfinished_by(peer)),
                 ("idle", self.idle_by(peer)),
                 ("a reader stuck", self.stuck_by(peer)),
+                ("messages held back", self.held_back_by(peer)),
             ];
             let late = |at: &Option<u64>| at.is_some_and(|at| now_ns > at + SLACK_NS);
             let what = overdue.iter().find(|(_, at)| late(at)).map(|(what, _)| *what);
@@ -62,6 +63,16 @@ impl World<'_, '_> {
         } else {
             Some(heard + idle)
         }
+    }
+
+    /// Nothing of a message is under way, its reader could take it, and it waits for others.
+    fn held_back_by(&self, peer: &Peer) -> Option<u64> {
+        let socket = &peer.socket;
+        if peer.view.queue.is_empty() || socket.full || socket.flight.is_some() {
+            return None;
+        }
+        let last = peer.view.queued_ns.max(peer.times.sent).max(peer.times.came);
+        Some(last + self.side.plan.limits.line.coalesce.as_nanos())
     }
 
     fn stuck_by(&self, peer: &Peer) -> Option<u64> {

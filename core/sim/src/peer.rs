@@ -163,6 +163,8 @@ pub(crate) struct Times {
     pub(crate) came: u64,
     /// A byte came from it.
     pub(crate) heard: u64,
+    /// The relay was told that it has finished writing.
+    pub(crate) ended: u64,
     /// It acknowledged a byte that the relay knows to be sent.
     pub(crate) acknowledged: u64,
     /// The last byte that it acknowledged had been sent.

@@ -115,6 +115,8 @@ places! {
     Lingered,
     /// a probe was answered
     Probe,
+    /// readers waited for more and were sent to together
+    Coalesced,
     /// the clock went back
     ClockBack,
     /// a shutdown met queues

@@ -63,6 +63,7 @@ impl World<'_, '_> {
             self.settled = false;
         } else if waiting == 0 && socket.fin && !socket.fin_told && !overrun {
             socket.fin_told = true;
+            peer.times.ended = now.as_nanos();
             if peer.view.leaving.is_none() {
                 if peer.view.is_unfinished() {
                     side.places.hit(Place::PartialLastLine);

@@ -172,7 +172,8 @@ impl Side<'_> {
                 let span = limits.unfinished.as_nanos();
                 let long = peer.view.is_unfinished() && since(peer.view.unfinished_ns) >= span;
                 // What came in at this very moment came after the decision.
-                assert!(long || peer.times.heard == now_ns, "no line: {}", self.brief(index));
+                let just = peer.times.heard == now_ns || peer.times.ended == now_ns;
+                assert!(long || just, "no line: {}", self.brief(index));
                 self.places.hit(Place::Unfinished);
                 self.offences += 1;
             }

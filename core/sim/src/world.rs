@@ -235,6 +235,9 @@ impl<'s, 'b> World<'s, 'b> {
         for _ in 0..stats.log_full.value().min(50) {
             places.hit(Place::LogFull);
         }
+        for _ in 0..stats.coalesced.value() {
+            places.hit(Place::Coalesced);
+        }
         for _ in 0..stats.evicted_for_memory.value() {
             places.hit(Place::EvictedForMemory);
         }

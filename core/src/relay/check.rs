@@ -110,10 +110,33 @@ impl<P: Pool> Relay<'_, P> {
         if end.is_some_and(|end| end != topic.log.head) || links != topic.log.links {
             invariant_failed("a log that does not end at its head");
         }
+        self.check_patience(slot);
         if listed != topic.cursors || stalled != topic.stalled {
             invariant_failed("the readers of a topic are miscounted");
         }
         (links, listed)
+    }
+
+    /// Who waits for more is on the topic, lives, and is listed once.
+    fn check_patience(&self, slot: Ref) {
+        let mut next = self.topics.at(slot).patience.first();
+        let mut listed = 0_u32;
+        while let Some(patient) = next.some() {
+            let session = self.sessions.at(patient);
+            if !session.flags.has(Flags::PATIENT) || !session.is_open() || session.topic != slot {
+                invariant_failed("a connection waits for more that does not");
+            }
+            listed = listed.saturating_add(1);
+            next = session.patient_next;
+        }
+        let waits = |index: &u32| {
+            let session = self.sessions.at(Ref::of(*index));
+            session.flags.has(Flags::PATIENT) && session.topic == slot
+        };
+        let waiting = (0..self.sessions.touched()).filter(waits).count();
+        if waiting != listed as usize {
+            invariant_failed("a connection waits for more and is not let go");
+        }
     }
 
     fn is_stalled(&self, cursor: Ref) -> u32 {

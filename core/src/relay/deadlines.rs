@@ -76,6 +76,7 @@ impl<P: Pool> Relay<'_, P> {
             .min(self.unfinished_at(slot))
             .min(self.progress_at(slot))
             .min(self.pressed_until(slot))
+            .min(self.patient_until(slot))
     }
 
     fn idle_at(&self, slot: Ref) -> Instant {
@@ -145,6 +146,9 @@ impl<P: Pool> Relay<'_, P> {
                 return;
             }
             Phase::Free | Phase::Closing => return,
+        }
+        if self.patient_until(slot) <= now {
+            self.leave_patience(slot);
         }
         let flags = self.sessions.at(slot).flags;
         if flags.has(Flags::BACKLOG) && self.sessions.at(slot).held_until <= now {

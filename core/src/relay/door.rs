@@ -199,6 +199,7 @@ impl<P: Pool> Relay<'_, P> {
 
     /// Takes the cursor of a connection out of its topic; gives what then nobody needs back.
     pub(super) fn drop_cursor(&mut self, slot: Ref) {
+        self.leave_patience(slot);
         let session = self.sessions.at_mut(slot);
         let topic = session.topic;
         let Some(cursor) = core::mem::take(&mut session.cursor).some() else { return };

@@ -362,6 +362,8 @@ impl<P: Pool> Relay<'_, P> {
             Stop::Held => self.arm(slot),
             Stop::Memory => {
                 self.stats.log_full.bump();
+                // What waits for more holds memory.
+                self.release_patient(self.sessions.at(slot).topic);
                 if self.evict_for_memory() {
                     self.defer(slot);
                 } else {
@@ -697,14 +699,23 @@ impl<P: Pool> Relay<'_, P> {
             if topic.waiting.is_some() {
                 let link = log.tail(&mut self.memory, slot);
                 let (sessions, ready) = (&mut self.sessions, &mut self.ready);
+                let patience = &mut topic.patience;
+                let (waits, from) = (patience.begin(self.now), log.head);
                 cursor::wake_all(
                     &mut self.cursors,
                     &mut self.memory,
                     &mut topic.waiting,
                     link,
                     log.head,
-                    |session| mark(sessions, ready, session, Pending::SEND),
+                    |session| {
+                        if !waits || !patience.add(sessions, session, from) {
+                            mark(sessions, ready, session, Pending::SEND);
+                        }
+                    },
                 );
+                if waits {
+                    topic.patience.await_end(&mut self.wheel, &mut self.sessions);
+                }
             }
             match log.contiguous(&mut self.memory, slot, len) {
                 Some(room) => {

@@ -53,6 +53,8 @@ impl<P: Pool> Relay<'_, P> {
             return;
         }
         session.set_phase(Phase::Leaving);
+        self.leave_patience(slot);
+        let session = self.sessions.at_mut(slot);
         session.set_farewell(farewell);
         let span = if flush { self.limits.drain } else { self.limits.linger };
         session.close_at = now.after(span);
@@ -153,6 +155,7 @@ impl<P: Pool> Relay<'_, P> {
             }
             Phase::Leaving | Phase::Finished => {}
         }
+        self.leave_patience(slot);
         let session = self.sessions.at_mut(slot);
         session.set_phase(Phase::Closing);
         // Nothing is to be told any more: its cursor goes with it, it does not jump.

@@ -293,7 +293,9 @@ impl<P: Pool> Relay<'_, P> {
             self.stall(slot);
         }
         if self.has_output(slot) && !cfg!(wardline_mutant = "rest_is_forgotten") {
-            self.mark(slot, Pending::SEND);
+            if !self.bides(slot) {
+                self.mark(slot, Pending::SEND);
+            }
         } else {
             self.proceed(slot);
         }

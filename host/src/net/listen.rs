@@ -1,13 +1,13 @@
-//! The URL of a listener: `line://HOST:PORT/TOPIC`.
+//! The URL of a listener: `line://HOST:PORT/TOPIC?coalesce=SPAN`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde_json::Value;
-use wardline_core::ConfigError;
+use wardline_core::{ConfigError, Duration};
 
-use crate::settings::Setting;
+use crate::settings::{Setting, Span, read_text};
 
 /// The topic of a listener that names none.
 pub const DEFAULT_TOPIC: &str = "main";
@@ -24,6 +24,7 @@ pub struct Listen {
     host: String,
     port: u16,
     topic: String,
+    coalesce: Option<Span>,
 }
 
 impl Listen {
@@ -36,7 +37,7 @@ impl Listen {
         if !literal {
             check_host(host)?;
         }
-        Ok(Self { host: host.to_owned(), port, topic: DEFAULT_TOPIC.to_owned() })
+        Ok(Self { host: host.to_owned(), port, ..Self::default() })
     }
 
     /// The address or name, without brackets.
@@ -60,7 +61,13 @@ impl Listen {
     /// The same topic at the address that a bound socket has.
     #[must_use]
     pub fn bound_at(&self, addr: SocketAddr) -> Self {
-        Self { host: addr.ip().to_string(), port: addr.port(), topic: self.topic.clone() }
+        Self { host: addr.ip().to_string(), port: addr.port(), ..self.clone() }
+    }
+
+    /// How long what the topic's readers are sent may wait for more, if the URL says so.
+    #[must_use]
+    pub fn coalesce(&self) -> Option<Duration> {
+        self.coalesce.map(|span| span.0)
     }
 
     /// Whether this is every address of IPv4 (`0.0.0.0`) or of IPv6 (`::`).
@@ -71,17 +78,22 @@ impl Listen {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { host: "127.0.0.1".to_owned(), port: 8888, topic: DEFAULT_TOPIC.to_owned() }
+        let (host, topic) = ("127.0.0.1".to_owned(), DEFAULT_TOPIC.to_owned());
+        Self { host, port: 8888, topic, coalesce: None }
     }
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, topic } = self;
+        let Self { host, port, topic, coalesce } = self;
         if host.contains(':') {
-            write!(f, "line://[{host}]:{port}/{topic}")
+            write!(f, "line://[{host}]:{port}/{topic}")?;
         } else {
-            write!(f, "line://{host}:{port}/{topic}")
+            write!(f, "line://{host}:{port}/{topic}")?;
+        }
+        match coalesce {
+            Some(span) => write!(f, "?coalesce={}", span.shown()),
+            None => Ok(()),
         }
     }
 }
@@ -100,6 +112,12 @@ impl FromStr for Listen {
         if scheme != "line" {
             return Err(ListenError::new("must begin with line://", url));
         }
+        let (rest, query) = match rest.rsplit_once('?') {
+            Some((rest, query)) => (rest, Some(query)),
+            None => (rest, None),
+        };
+        let coalesce = query.map(read_query).transpose();
+        let coalesce = coalesce.map_err(|sentence| ListenError::new(&sentence, url))?;
         let (authority, topic) = match rest.split_once('/') {
             Some((authority, "")) => (authority, DEFAULT_TOPIC),
             Some((authority, topic)) => (authority, topic),
@@ -110,7 +128,7 @@ impl FromStr for Listen {
             return Err(ListenError::new("needs a port of 0 to 65535", url));
         };
         check_topic(topic).map_err(|wrong| ListenError::new(&wrong.0, url))?;
-        Ok(Self { host: host.to_owned(), port, topic: topic.to_owned() })
+        Ok(Self { host: host.to_owned(), port, topic: topic.to_owned(), coalesce })
     }
 }
 
@@ -166,6 +184,16 @@ fn split_authority<'u>(authority: &'u str, url: &str) -> Result<(&'u str, &'u st
     }
     check_host(host).map_err(|wrong| ListenError::new(&wrong.0, url))?;
     Ok((host, port))
+}
+
+/// What stands behind the topic: the one parameter that there is.
+fn read_query(query: &str) -> Result<Span, String> {
+    match query.split_once('=') {
+        Some(("coalesce", span)) => {
+            read_text(span).map_err(|wrong| format!("needs a right coalesce: {wrong}"))
+        }
+        _ => Err("may only have coalesce=SPAN behind its ?".to_owned()),
+    }
 }
 
 /// An IPv4 address or a host name.
@@ -245,6 +273,9 @@ mod tests {
             ("line://h:1/a+b", "topic's name"),
             ("line://h:1/a#b", "topic's name"),
             ("line://h:1/a\tb", "topic's name"),
+            ("line://h:1/a?", "may only have coalesce="),
+            ("line://h:1/a?colaesce=1ms", "may only have coalesce="),
+            ("line://h:1/a?coalesce=1", "a time with its unit"),
             (long.as_str(), "topic's name"),
         ];
         for (url, says) in cases {
@@ -252,6 +283,18 @@ mod tests {
             assert!(wrong.contains(says), "{url}: {wrong}");
             assert!(wrong.contains(&format!("{url:?}")), "{url}: {wrong}");
         }
+    }
+
+    #[test]
+    fn a_topic_may_be_patient() {
+        let listen: Listen = "line://h:1/a?coalesce=10ms".parse().unwrap();
+        assert_eq!(listen.topic(), "a");
+        assert_eq!(listen.coalesce(), Some(Duration::from_millis(10)));
+        assert_eq!(listen.to_string(), "line://h:1/a?coalesce=10ms");
+        let bound = listen.bound_at("[::1]:9".parse().unwrap());
+        assert_eq!(bound.to_string(), "line://[::1]:9/a?coalesce=10ms");
+        let plain: Listen = "line://h:1?coalesce=0".parse().unwrap();
+        assert_eq!((plain.topic(), plain.coalesce()), ("main", Some(Duration::ZERO)));
     }
 
     #[test]

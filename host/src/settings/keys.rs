@@ -151,6 +151,8 @@ settings! {
         max_out_bytes: Bytes = Bytes(u64::from(LIMITS.line.envelope_bytes_max)), Restart;
         /// Whether a client that only listens counts as active.
         listening_is_activity: bool = LIMITS.line.listening_is_activity, Restart;
+        /// How long what is sent next may wait for more, to go out together; at most 50ms.
+        coalesce: Span = Span(LIMITS.line.coalesce), Restart;
         /// Messages queued for the slowest reader from which senders are slowed.
         throttle_threshold: Option<u64> = None, Restart;
         /// By how much they are slowed, after each message.

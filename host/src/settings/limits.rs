@@ -1,9 +1,12 @@
 //! What the core is told of the settings.
 
-use wardline_core::{ConfigError, Duration, Limits, LineLimits, QuarantineLimits, Slowdown};
+use wardline_core::{
+    COALESCE_MAX, ConfigError, Duration, Limits, LineLimits, QuarantineLimits, Slowdown,
+};
 
 use super::keys::{FLOW_CONTROL_DELAY, Settings, THROTTLE_DELAY};
 use super::value::{Bytes, Span};
+use crate::net::Listen;
 
 /// A key, and what is wrong with it.
 pub(super) type Wrong = (&'static str, String);
@@ -25,6 +28,7 @@ impl Settings {
         if self.server.listen.is_empty() {
             wrong.push(("server.listen", "must name at least one listener".to_owned()));
         }
+        self.check_coalesce(wrong);
         let entries = [
             ("quarantine.entries_v4", quarantine.entries_v4),
             ("quarantine.entries_v6", quarantine.entries_v6),
@@ -65,6 +69,24 @@ impl Settings {
         }
     }
 
+    /// A topic has one patience, whichever listener a connection came by.
+    fn check_coalesce(&self, wrong: &mut Vec<Wrong>) {
+        let listens = &self.server.listen;
+        for (n, listen) in listens.iter().enumerate() {
+            let Some(coalesce) = listen.coalesce() else { continue };
+            if coalesce > COALESCE_MAX {
+                let sentence = format!("coalesce must be at most 50ms, in \"{listen}\"");
+                wrong.push(("server.listen", sentence));
+            }
+            let of_topic = listens[..n].iter().filter(|other| other.topic() == listen.topic());
+            if of_topic.filter_map(Listen::coalesce).any(|other| other != coalesce) {
+                let topic = listen.topic();
+                let sentence = format!("topic {topic:?} has two values of coalesce");
+                wrong.push(("server.listen", sentence));
+            }
+        }
+    }
+
     fn line_limits(&self, wrong: &mut Vec<Wrong>) -> LineLimits {
         let line = &self.line;
         LineLimits {
@@ -73,6 +95,7 @@ impl Settings {
             messages_per_minute: line.rate_limit_msgs_per_minute.0,
             idle: line.client_timeout_secs.0,
             listening_is_activity: line.listening_is_activity,
+            coalesce: line.coalesce.0,
             throttle: slowdown(line.throttle_threshold, line.throttle_delay, THROTTLE_DELAY),
             flow_control: slowdown(
                 line.flow_control_threshold,
@@ -122,6 +145,7 @@ fn key_of(error: ConfigError) -> &'static str {
         ConfigError::Segments => "limits.segments",
         ConfigError::LineBytes | ConfigError::TurnBytes => "line.max_bytes",
         ConfigError::EnvelopeBytes => "line.max_out_bytes",
+        ConfigError::Coalesce => "line.coalesce",
         ConfigError::Quarantine => "quarantine.threshold_points",
         ConfigError::TopicName | ConfigError::Full | ConfigError::SlotsMissing => "server.listen",
     }

@@ -136,7 +136,7 @@ impl Span {
     }
 
     /// In the largest unit that shows it whole.
-    fn shown(self) -> String {
+    pub(crate) fn shown(self) -> String {
         let ns = self.0.as_nanos();
         let unit = TIME_UNITS.iter().find(|(_, by)| ns >= *by && ns.is_multiple_of(*by));
         unit.map_or_else(|| "0s".to_owned(), |(name, by)| format!("{}{name}", ns / by))
