@@ -21,6 +21,7 @@ client_timeout_secs = "2min"
 max_bytes = "128KiB"
 max_out_bytes = 200_000
 listening_is_activity = false
+coalesce = "10ms"
 throttle_threshold = 10
 throttle_delay = "50ms"
 flow_control_threshold = 20
