@@ -77,6 +77,12 @@ verb_sim() {
     cargo run --locked --profile verify --package wardline-sim --bin sim -- --seeds "$SEEDS"
 }
 
+# How shards fall asleep and wake each other, in every order that there is.
+verb_loom() {
+    RUSTFLAGS='--cfg wardline_loom' LOOM_MAX_PREEMPTIONS=3 \
+        cargo test --locked --target-dir "$TARGET/loom" --package wardline-host --lib links::
+}
+
 # Planted bugs: the simulator has to find each of them.
 verb_mutants() {
     core/sim/mutants.sh
@@ -98,17 +104,42 @@ fuzz() {
     rm -r "$corpus"
 }
 
+# What the io_uring engines' unsafe code does with memory, watched: their own tests, and the
+# black-box suite on all engines. Figures of memory mean nothing then. (ThreadSanitizer would need a
+# standard library that is built with it.)
+verb_asan() {
+    local host binary
+    host=$(rustc +nightly -vV | sed -n 's/^host: //p')
+    binary=$TARGET/asan/$host/verify/wardline
+    RUSTFLAGS=-Zsanitizer=address cargo +nightly test --locked --profile verify --target "$host" \
+        --target-dir "$TARGET/asan" --package wardline-uring --lib --tests
+    RUSTFLAGS=-Zsanitizer=address cargo +nightly build --locked --profile verify --target "$host" \
+        --target-dir "$TARGET/asan" --package wardline
+    nm "$binary" | grep __asan_report_load > /dev/null || fail "$binary is not watched"
+    WARDLINE_TEST_BIN=$binary WARDLINE_TEST_SANITIZED=1 cargo test --locked --profile verify \
+        --package wardline --test blackbox -- --skip memory::
+}
+
 # Speed, at twice the budgets: this machine has other things to do.
 verb_bench_smoke() {
-    local load=$TARGET/release/load
+    local load=$TARGET/release/load engine
     cargo build --locked --release --package wardline --package wardline-bench
     cargo bench --locked --package wardline-bench --bench core -- --test
     "$load" run --readers 100 --rounds 3 --budget 2.5
     "$load" run --readers 10 --rounds 3 --budget 3.0
     "$load" run --readers 1 --rounds 3 --budget 3.2
     # Time at twice the budget; memory and size do not depend on who else is running.
-    "$load" start --budget-ms 20 --budget-rss 8MB --budget-program 6MB
-    "$load" idle --connections 10000 --budget 2KiB
+    for engine in ring tokio-uring tokio; do
+        "$load" start --engine "$engine" --budget-ms 20 --budget-rss 8MB --budget-program 6MB
+    done
+    "$load" idle --engine ring --connections 10000 --budget 1KiB
+    "$load" idle --engine tokio-uring --connections 10000 --budget 2KiB
+    "$load" idle --engine tokio --connections 10000 --budget 2KiB
+}
+
+# Instructions of the hot paths, against what bench/counts.txt says: no neighbour disturbs them.
+verb_counts() {
+    cargo bench --locked --package wardline-bench --bench counts
 }
 
 # The service, the static build, the example settings, the kernel's.

@@ -51,6 +51,14 @@ What it prints is itself a settings file. Exit codes: 0 ok, 3 settings.")]
   wardline plan
   wardline plan --json --set limits.connections=1000")]
     Plan(PlanArgs),
+    /// Show which engines can run here, and what keeps the others from it
+    #[command(after_help = "Examples:
+  wardline engines
+  wardline engines --json
+
+What it asks is this kernel, this container and this seccomp profile: ask where you
+will serve.")]
+    Engines(EnginesArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:
   wardline completions bash > /usr/share/bash-completion/completions/wardline")]
@@ -82,6 +90,13 @@ pub(crate) struct PlanArgs {
     pub(crate) settings: SettingArgs,
 }
 
+#[derive(Args, Debug, Default)]
+pub(crate) struct EnginesArgs {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Flags that are settings.
 #[derive(Args, Debug, Default)]
 pub(crate) struct SettingArgs {
@@ -91,10 +106,10 @@ pub(crate) struct SettingArgs {
     /// Where to listen: line://HOST:PORT/TOPIC (repeatable) [default: line://127.0.0.1:8888/main]
     #[arg(short, long, value_name = "URL")]
     listen: Vec<String>,
-    /// What carries the sockets: auto or tokio [default: auto]
+    /// What carries the sockets: auto, ring, tokio-uring or tokio [default: auto]
     #[arg(long, value_name = "ENGINE")]
     engine: Option<String>,
-    /// Threads that relay: 1 [default: 1]
+    /// Threads that relay, a core each: a number or auto [default: 1]
     #[arg(long, value_name = "N")]
     shards: Option<String>,
     /// Any setting, such as line.max_bytes=128KiB (repeatable)
@@ -212,7 +227,8 @@ mod tests {
                 "--listen",
             ),
             ("--engine tokio", "server.engine", r#""tokio""#, "--engine"),
-            ("--shards 1", "server.shards", "1", "--shards"),
+            ("--shards 3", "server.shards", "3", "--shards"),
+            ("--shards auto", "server.shards", "\"auto\"", "--shards"),
             ("--pid-file /x", "server.pid_file", r#""/x""#, "--pid-file"),
             ("--ports-file 7", "server.ports_file", r#""7""#, "--ports-file"),
             ("--log-format json", "log.format", r#""json""#, "--log-format"),
@@ -233,8 +249,8 @@ mod tests {
     #[test]
     fn values_of_flags_are_settings_and_wrong_ones_name_their_flag() {
         for (line, says) in [
-            ("--shards 2", "--shards: server.shards: must be 1"),
-            ("--engine ring", "--engine: server.engine: \"ring\" is not in this build"),
+            ("--shards 17", "--shards: server.shards: must be \"auto\" or a number"),
+            ("--engine epoll", "--engine: server.engine: must be \"auto\" or \"ring\""),
             ("-l tcp://h:1", "--listen: server.listen: must begin with line://"),
             ("--log-format xml", "--log-format: log.format: must be"),
         ] {
@@ -248,6 +264,8 @@ mod tests {
         assert!(matches!(parse("check -c x").unwrap().command, Some(Command::Check(_))));
         let plan = parse("plan --json --set a.b=c").unwrap().command;
         assert!(matches!(plan, Some(Command::Plan(PlanArgs { json: true, .. }))));
+        let engines = parse("engines --json").unwrap().command;
+        assert!(matches!(engines, Some(Command::Engines(EnginesArgs { json: true }))));
         let shell = parse("completions zsh").unwrap().command;
         assert!(matches!(shell, Some(Command::Completions { shell: Shell::Zsh })));
         assert!(matches!(parse("man").unwrap().command, Some(Command::Man)));

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod engine;
 mod exit;
 mod reload;
 mod serve;
+mod shards;
 mod shell;
 mod show;
 
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => show::check(&args),
         Some(Command::Plan(args)) => show::plan(&args),
+        Some(Command::Engines(args)) => show::engines(&args),
         Some(Command::Completions { shell }) => shell::completions(shell),
         Some(Command::Man) => shell::man(),
     };

@@ -1,7 +1,7 @@
 //! Settings that change while the relay runs.
 
 use wardline_host::logging::{Log, LogOptions, Terminal};
-use wardline_host::settings::{Loaded, Sources};
+use wardline_host::settings::{Loaded, Problems, Sources};
 use wardline_host::signals::Control;
 
 /// What of a running process is not its engine's: settings and logs.
@@ -21,7 +21,7 @@ impl Running {
     pub(crate) fn obey(&mut self, control: Control) -> Option<Control> {
         match control {
             Control::Reload => {
-                self.reload();
+                self.reload(self.sources.load());
                 None
             }
             Control::ReopenLogs => {
@@ -49,9 +49,25 @@ impl Running {
         }
     }
 
+    /// The same for who has read the settings file for it, where that was to be read.
+    #[cfg(all(target_os = "linux", not(wardline_portable)))]
+    pub(crate) fn obey_with(
+        &mut self,
+        control: Control,
+        file: Option<std::io::Result<String>>,
+    ) -> Option<Control> {
+        match (control, file) {
+            (Control::Reload, Some(file)) => {
+                self.reload(self.sources.load_with(Some(file)));
+                None
+            }
+            (control, _) => self.obey(control),
+        }
+    }
+
     /// Takes new settings over, all that can be or none.
-    fn reload(&mut self) {
-        let new = match self.sources.load() {
+    fn reload(&mut self, new: Result<Loaded, Problems>) {
+        let new = match new {
             Ok(new) => new,
             Err(problems) => {
                 for problem in &problems.0 {

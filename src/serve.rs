@@ -1,26 +1,26 @@
 //! `wardline serve`: from settings to a relay that listens, and to its end.
 
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use wardline_core::{ConfigError, Relay, Tap};
-use wardline_host::clock::{self, Clock};
-use wardline_host::files::{PidFile, write_ports};
+use wardline_host::clock::Clock;
+use wardline_host::files::{PidFile, write_ports, write_shard_ports};
 use wardline_host::logging::{Log, LogOptions, Terminal};
-use wardline_host::messages::MessageLog;
-use wardline_host::net::{Listener, Tuning, bind_all};
+use wardline_host::net::{Listener, ShardListeners, Tuning, bind_shards};
 use wardline_host::open_files;
 use wardline_host::orders::Orders;
-use wardline_host::settings::{Loaded, Settings};
+use wardline_host::pin;
+use wardline_host::settings::{Engine, Loaded, Settings, Shards};
 use wardline_host::signals::Signals;
-use wardline_host::storage::{Lent, Sizes};
 
 use crate::cli::ServeArgs;
+use crate::engine::{self, Choice};
 use crate::exit::Failure;
 use crate::reload::Running;
+use crate::shards::{self, Common};
 use crate::show::print;
 
 /// How long the end waits for the last lines of the log.
@@ -30,6 +30,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let sources = args.settings.sources();
     let loaded = sources.load()?;
+    engine::built(loaded.settings.server.engine)?;
     if args.test_config {
         return print(b"the settings are right\n");
     }
@@ -60,79 +61,111 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
 
 fn serve(loaded: &Loaded, running: Running, signals: Signals) -> Result<(), Failure> {
     let Loaded { settings, limits, .. } = loaded;
-    let failed = |error: &dyn Display| Failure::Runtime(error.to_string());
-    let sizes = Sizes::of(limits, settings);
-    let mut lent = Lent::reserve(&sizes, &settings.quarantine.exempt).map_err(|e| failed(&e))?;
+    let choice = engine::choose(settings.server.engine)?;
+    let shards = settings.server.shards.count();
     let tuning = Tuning::for_limits(limits);
-    let listeners = bind_all(&settings.server.listen, &tuning)
+    // Who wants to know the ports may want to reach one shard, and nobody else does.
+    let own = shards > 1 && settings.server.ports_file.is_some();
+    let listeners = bind_shards(&settings.server.listen, &tuning, shards, own)
         .map_err(|error| Failure::Bind(error.to_string()))?;
-    let started = start_line(&listeners, settings.server.engine.name());
-    let _pid_file = write_files(settings, &listeners)?;
-
-    let clock = Clock::start();
-    let log = &settings.log;
-    let messages = MessageLog { enabled: log.messages, keys: log.keys.clone() };
-    let mut show = move |sender: SocketAddr, line: &[u8]| messages.log(sender, line);
-    let (mut slots, pool) = lent.lend();
-    if log.messages {
-        slots.tap = Tap::new(&mut show);
-    }
-    let seed = clock::seed().map_err(|e| failed(&e))?;
-    let unfit = |error: ConfigError| Failure::Settings(error.to_string());
-    let mut relay = Relay::new(*limits, slots, pool, seed, clock.now()).map_err(unfit)?;
-    let mut doors = Vec::with_capacity(listeners.len());
-    for Listener { listen, socket, .. } in listeners {
-        let topic = relay.listen(listen.topic()).map_err(unfit)?;
-        if let Some(coalesce) = listen.coalesce() {
-            relay.set_coalesce(topic, coalesce).map_err(unfit)?;
-        }
-        doors.push((socket, topic));
-    }
+    let first = listeners.first().map(|first| &first.shared[..]).unwrap_or_default();
+    let started = start_line(first, choice.engine.name(), shards);
+    let _pid_file = write_pid_file(settings)?;
+    write_ports_file(settings, &listeners)?;
     let fewer = open_files::allow(limits.connections);
-    let orders = deliver(signals, running).map_err(|e| failed(&e))?;
-    let tell = || {
-        tracing::info!("{started}");
-        if !loaded.without_meaning.is_empty() {
-            let names = loaded.without_meaning.join(", ");
-            tracing::warn!("settings without meaning here: {names}");
-        }
-        if let Some(fewer) = fewer {
-            let wanted = limits.connections;
-            tracing::warn!(
-                "the open files allowed are enough for {fewer} connections, not {wanted}"
-            );
-        }
+    let orders = deliver(choice.engine, signals, running, shards)
+        .map_err(|error| Failure::Runtime(error.to_string()))?;
+    let common = Common {
+        settings,
+        limits: *limits,
+        engine: choice.engine,
+        tuning,
+        clock: Clock::start(),
+        shards,
+        orders: &orders,
     };
-    wardline_tokio::serve(relay, doors, clock, tuning, &orders, tell).map_err(|e| failed(&e))?;
+    // Of the process, and not of the thread that tells: that one is kept on a core of its own.
+    let cores = pin::cores();
+    shards::run(&common, listeners, || tell(loaded, &choice, &started, fewer, cores))?;
     tracing::info!("ended");
     Ok(())
 }
 
-/// Writes the files that tell others of this process; the first goes when it is dropped.
-fn write_files(settings: &Settings, listeners: &[Listener]) -> Result<Option<PidFile>, Failure> {
-    let failed = |key: &str, error| Failure::Runtime(format!("{key}: cannot write it: {error}"));
-    let pid_file = settings.server.pid_file.as_deref().map(PidFile::write).transpose();
-    let pid_file = pid_file.map_err(|error| failed("server.pid_file", error))?;
-    if let Some(path) = &settings.server.ports_file {
-        write_ports(path, listeners).map_err(|error| failed("server.ports_file", error))?;
+/// What the operator should know once connections are taken. `fewer`: connections that the system
+/// allows, where those are not enough.
+fn tell(loaded: &Loaded, choice: &Choice, started: &str, fewer: Option<u64>, cores: usize) {
+    let shards = loaded.settings.server.shards;
+    tracing::info!("engine {}: {}", choice.engine.name(), choice.why);
+    tracing::info!("{started}");
+    if shards == Shards::AUTO {
+        tracing::info!("server.shards: auto is 1 until a measurement shows a gain from more");
     }
-    Ok(pid_file)
+    if usize::from(shards.count()) > cores {
+        let shards = shards.count();
+        tracing::warn!("server.shards: {shards} shards share {cores} cores: that is slower");
+    }
+    if !loaded.without_meaning.is_empty() {
+        let names = loaded.without_meaning.join(", ");
+        tracing::warn!("settings without meaning here: {names}");
+    }
+    if let Some(fewer) = fewer {
+        let wanted = loaded.limits.connections;
+        tracing::warn!("the open files allowed are enough for {fewer} connections, not {wanted}");
+    }
 }
 
-/// Has the operator's requests done, and those that are the engine's told to it.
-fn deliver(signals: Signals, mut running: Running) -> io::Result<Arc<Orders>> {
-    let orders = Arc::new(Orders::default());
-    let told = Arc::clone(&orders);
-    signals.deliver_to(move |control| {
-        if let Some(control) = running.obey(control) {
-            told.tell(control);
+/// Writes the file with this process's number; it goes when it is dropped.
+fn write_pid_file(settings: &Settings) -> Result<Option<PidFile>, Failure> {
+    let written = settings.server.pid_file.as_deref().map(PidFile::write).transpose();
+    written.map_err(|error| unwritten("server.pid_file", &error))
+}
+
+fn write_ports_file(settings: &Settings, listeners: &[ShardListeners]) -> Result<(), Failure> {
+    let Some(path) = &settings.server.ports_file else { return Ok(()) };
+    let written = match listeners {
+        [only] => write_ports(path, &only.shared),
+        shards => write_shard_ports(path, shards),
+    };
+    written.map_err(|error| unwritten("server.ports_file", &error))
+}
+
+fn unwritten(key: &str, error: &io::Error) -> Failure {
+    Failure::Runtime(format!("{key}: cannot write it: {error}"))
+}
+
+/// Has the operator's requests done, and those that are the engines' told to each shard.
+fn deliver(
+    engine: Engine,
+    signals: Signals,
+    mut running: Running,
+    shards: u8,
+) -> io::Result<Vec<Arc<Orders>>> {
+    let orders: Vec<Arc<Orders>> = (0..shards).map(|_| Arc::default()).collect();
+    let told = orders.clone();
+    let tell = move |control| told.iter().for_each(|orders| orders.tell(control));
+    match engine {
+        #[cfg(all(target_os = "linux", not(wardline_portable)))]
+        Engine::Ring | Engine::TokioUring => {
+            let file = running.sources.file.clone();
+            wardline_uring::control::deliver(signals, file, move |control, file| {
+                if let Some(control) = running.obey_with(control, file) {
+                    tell(control);
+                }
+            })?;
         }
-    })?;
+        #[cfg(not(all(target_os = "linux", not(wardline_portable))))]
+        Engine::Ring | Engine::TokioUring => return Err(io::ErrorKind::Unsupported.into()),
+        Engine::Tokio | Engine::Auto => signals.deliver_to(move |control| {
+            if let Some(control) = running.obey(control) {
+                tell(control);
+            }
+        })?,
+    }
     Ok(orders)
 }
 
 /// Where it listens, with what, and how to try it.
-fn start_line(listeners: &[Listener], engine: &str) -> String {
+fn start_line(listeners: &[Listener], engine: &str, shards: u8) -> String {
     let mut line = String::from("listening on ");
     for (n, listener) in listeners.iter().enumerate() {
         let comma = if n == 0 { "" } else { ", " };
@@ -140,6 +173,9 @@ fn start_line(listeners: &[Listener], engine: &str) -> String {
         let _ = write!(line, "{comma}{}", listener.listen);
     }
     let _ = write!(line, "; engine {engine}");
+    if shards > 1 {
+        let _ = write!(line, "; {shards} shards");
+    }
     if let Some(first) = listeners.first() {
         let (host, port) = reachable(first.addr);
         let _ = write!(line, "; try: nc {host} {port}");
@@ -170,6 +206,8 @@ fn flush_before_panic(log: Log) {
 mod tests {
     use wardline_core::Limits;
 
+    use wardline_host::net::bind_all;
+
     use super::*;
 
     #[test]
@@ -181,7 +219,8 @@ mod tests {
             "listening on line://127.0.0.1:{a}/a, line://127.0.0.1:{b}/b; engine tokio; \
              try: nc 127.0.0.1 {a}"
         );
-        assert_eq!(start_line(&listeners, "tokio"), expected);
+        assert_eq!(start_line(&listeners, "tokio", 1), expected);
+        assert!(start_line(&listeners, "ring", 3).contains("; engine ring; 3 shards; try: "));
     }
 
     #[test]

@@ -60,7 +60,7 @@ mod tests {
     fn the_manual_has_every_command() {
         let page = String::from_utf8(manual().unwrap()).unwrap();
         assert!(page.starts_with(".ie") || page.starts_with(".TH"), "{page}");
-        for command in ["SERVE", "CHECK", "PLAN", "COMPLETIONS", "MAN"] {
+        for command in ["SERVE", "CHECK", "PLAN", "ENGINES", "COMPLETIONS", "MAN"] {
             assert!(page.contains(&format!("WARDLINE {command}")), "{command}");
         }
     }

@@ -70,13 +70,7 @@ struct Conn {
 impl Blind {
     /// Binds and listens.
     pub fn bind(addr: SocketAddr) -> Result<Self> {
-        let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        net::bind(&socket, &addr).with_context(|| format!("cannot bind {addr}"))?;
-        net::listen(&socket, BACKLOG)?;
-        let listener = TcpListener::from(socket);
+        let listener = listen(addr)?;
         let poller = Poller::new()?;
         poller.add(&listener, LISTENER, EventFlags::IN)?;
         Ok(Self {
@@ -239,12 +233,29 @@ impl Blind {
 pub fn run(listen: SocketAddr, ports_file: Option<&Path>) -> Result<()> {
     crate::process::raise_descriptors_max()?;
     let mut blind = Blind::bind(listen)?;
-    let url = format!("line://{}/main", blind.local_addr()?);
+    tell(blind.local_addr()?, ports_file)?;
+    blind.serve()
+}
+
+/// Says where a blind relay listens: in the ports file, and to people.
+pub(crate) fn tell(addr: SocketAddr, ports_file: Option<&Path>) -> Result<()> {
+    let url = format!("line://{addr}/main");
     if let Some(path) = ports_file {
         write_ports_file(path, &url)?;
     }
     eprintln!("blind relay on {url}");
-    blind.serve()
+    Ok(())
+}
+
+/// The listener of a blind relay: it does not block.
+pub(crate) fn listen(addr: SocketAddr) -> Result<TcpListener> {
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &addr).with_context(|| format!("cannot bind {addr}"))?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
 }
 
 /// Written beside and renamed, so that whoever sees the file sees all of it.

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::cli_compare::{self, CompareArgs};
 use crate::idle::Idle;
 use crate::interrupt::Interrupt;
-use crate::line::{Format, PAYLOAD_MIN, PUBLISHERS_MAX};
+use crate::line::{PAYLOAD_MIN, PUBLISHERS_MAX};
 use crate::process;
 use crate::progress::Progress;
 use crate::report::write_json;
@@ -20,7 +21,8 @@ use crate::run::{Run, Target};
 use crate::server::{Kind, Launch, Spec, parse_url};
 use crate::start::{Start, StartBudgets};
 use crate::traffic::{Until, Workload};
-use crate::{blind, stats};
+use crate::wire::Format;
+use crate::{blind, blind_ring, stats};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +32,8 @@ Examples:
   load run --a wardline=old --b wardline=new  two builds against each other
   load run --server wardline --rounds 1 --seconds 30   one alone, to profile it
   load run --attach 127.0.0.1:8888 --pid 4711 --server wardline   one that runs already
+  load compare                                everything on this machine, in turns
+  load compare --budgets                      the project's budgets
   load idle --connections 10000 --budget 2KiB
   load start --budget-ms 10 --budget-rss 8MB --budget-program 6MB
   load blind --listen 127.0.0.1:9999          the blind relay by itself
@@ -65,6 +69,9 @@ enum Command {
     /// Send lines through one server, or through two in turns, and compare.
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
+    /// Everything there is on this machine, in turns, over many workloads.
+    #[command(after_help = cli_compare::HELP)]
+    Compare(Box<CompareArgs>),
     /// Measure the private memory that an idle connection costs the server.
     Idle(IdleArgs),
     /// Measure the time from start to listening, memory at rest, and the program's size.
@@ -79,6 +86,15 @@ struct BlindArgs {
     /// File that gets the URL with the real port, once it listens.
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
+    /// By which means: the frozen epoll loop, or the same over io_uring.
+    #[arg(long, value_enum, default_value_t = BlindEngine::Epoll)]
+    engine: BlindEngine,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BlindEngine {
+    Epoll,
+    Ring,
 }
 
 #[derive(Debug, Args)]
@@ -96,7 +112,8 @@ struct LaunchArgs {
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// The server to compare with: KIND or KIND=PROGRAM, where KIND is blind or wardline.
+    /// The server to compare with: KIND or KIND=PROGRAM, where KIND is wardline, blind,
+    /// blind-ring, nats, redis or mosquitto.
     #[arg(long, value_name = "SERVER", default_value = "blind")]
     a: Spec,
     /// The server to judge.
@@ -199,7 +216,7 @@ struct StartArgs {
 impl LaunchArgs {
     fn launch(self, unlimited: bool, core: Option<usize>) -> Launch {
         let Self { server_bin, engine, settings } = self;
-        Launch { server_bin, engine, settings, core, unlimited }
+        Launch { server_bin, engine, settings, core, unlimited, topics: 1, shards: None }
     }
 }
 
@@ -218,8 +235,11 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<bool> {
     let progress = Progress::new();
     match cli.command {
-        Command::Blind(BlindArgs { listen, ports_file }) => {
-            blind::run(listen, ports_file.as_deref())?;
+        Command::Blind(BlindArgs { listen, ports_file, engine }) => {
+            match engine {
+                BlindEngine::Epoll => blind::run(listen, ports_file.as_deref())?,
+                BlindEngine::Ring => blind_ring::run(listen, ports_file.as_deref())?,
+            }
             Ok(true)
         }
         Command::Run(args) => {
@@ -228,6 +248,7 @@ fn run(cli: Cli) -> Result<bool> {
             let report = run.measure(&Interrupt::install()?, &progress)?;
             finish(&report, report.passed(), json)
         }
+        Command::Compare(args) => args.run(&progress),
         Command::Idle(args) => {
             let IdleArgs { server: spec, launch, connections, budget, json } = args;
             let launch = launch.launch(true, None);
@@ -256,7 +277,7 @@ fn run(cli: Cli) -> Result<bool> {
 }
 
 /// Ends as clap does where the command line makes no sense.
-fn refuse(error: &anyhow::Error) -> ! {
+pub(crate) fn refuse(error: &anyhow::Error) -> ! {
     Cli::command().error(ErrorKind::ValueValidation, format!("{error:#}")).exit()
 }
 
@@ -274,7 +295,7 @@ fn finish<R: std::fmt::Display + Serialize>(
 
 impl RunArgs {
     fn run(self) -> Result<Run> {
-        let (server_core, load_core) = self.cores()?;
+        let (server_core, load_core) = cores(self.no_pin, self.server_core, self.load_core)?;
         let workload = self.workload()?;
         let until = match self.messages {
             Some(0) => bail!("--messages 0 measures nothing"),
@@ -313,17 +334,6 @@ impl RunArgs {
         Ok(Run { targets, workload, warmup, until, rounds, launch, load_core, budget })
     }
 
-    fn cores(&self) -> Result<(Option<usize>, Option<usize>)> {
-        if self.no_pin {
-            return Ok((None, None));
-        }
-        let (server, load) = (self.server_core, self.load_core);
-        if server == load || !process::has_cores(server, load)? {
-            bail!("cores {server} and {load} are not two cores of this machine; try --no-pin");
-        }
-        Ok((Some(server), Some(load)))
-    }
-
     fn workload(&self) -> Result<Workload> {
         let Self { publishers, readers, window, size, .. } = *self;
         if !(1..=PUBLISHERS_MAX).contains(&publishers) {
@@ -335,11 +345,26 @@ impl RunArgs {
         if size < PAYLOAD_MIN {
             bail!("--size is at least {PAYLOAD_MIN}: number, sequence and time have to fit");
         }
-        Ok(Workload { publishers, readers, window, size })
+        Ok(Workload { topics: 1, publishers, readers, window, size })
     }
 }
 
-fn seconds(name: &str, value: f64) -> Result<Duration> {
+/// The cores of server and load, if they are to be tied to any.
+pub(crate) fn cores(
+    no_pin: bool,
+    server: usize,
+    load: usize,
+) -> Result<(Option<usize>, Option<usize>)> {
+    if no_pin {
+        return Ok((None, None));
+    }
+    if server == load || !process::has_cores(server, load)? {
+        bail!("cores {server} and {load} are not two cores of this machine; try --no-pin");
+    }
+    Ok((Some(server), Some(load)))
+}
+
+pub(crate) fn seconds(name: &str, value: f64) -> Result<Duration> {
     match Duration::try_from_secs_f64(value) {
         Ok(duration) if duration <= Duration::from_secs(3600) => Ok(duration),
         _ => bail!("{name} is 0 to 3600 seconds"),
@@ -410,7 +435,7 @@ mod tests {
             "--size 20",
             "--readers 0",
             "--rounds 0",
-            "--b nats",
+            "--b kafka",
             "--server-core 1",
         ] {
             let pin = if wrong.contains("core") { "" } else { "--no-pin " };

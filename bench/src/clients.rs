@@ -4,41 +4,111 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 use crate::interrupt::Interrupt;
+use crate::line::{LineFault, shown};
 use crate::process;
+use crate::wire::{Format, Role};
 
 /// Connections that may wait unaccepted: below any server's backlog.
 const UNACCEPTED_MAX: usize = 64;
-/// How long a server may take to accept them.
-const ACCEPT_MAX: Duration = Duration::from_secs(10);
-/// Descriptors of its own that a server may close meanwhile; the pace is not finer than this.
-const OWN_MAX: usize = 4;
+/// How long a server may take to accept them, or to answer a greeting.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How often one looks whether it did.
+const LOOK_EVERY: Duration = Duration::from_micros(100);
 /// Connections from one source address; the kernel has 28,232 ports for them by default.
 const PER_SOURCE: usize = 20_000;
 
-/// Opens `count` nonblocking connections to `addr`, no faster than the process `pid` accepts them,
-/// which shows in the number of its descriptors.
+/// A connection, and what came on it behind the answer to its greeting.
+#[derive(Debug)]
+pub struct Client {
+    /// The connection, not blocking.
+    pub stream: TcpStream,
+    /// Bytes that were received and are not looked at yet.
+    pub begun: Vec<u8>,
+}
+
+/// Opens `count` nonblocking connections, each to the address that `addr` says, no faster than they
+/// are accepted, which shows in the length of the listeners' queues.
 pub fn connect_all(
-    addr: SocketAddr,
+    addr: impl Fn(usize) -> SocketAddr,
     count: usize,
-    pid: u32,
     interrupt: &Interrupt,
 ) -> Result<Vec<TcpStream>> {
-    let at_first = process::descriptors(pid)?;
     let mut streams = Vec::with_capacity(count);
+    let mut ports = Vec::new();
     for index in 0..count {
+        let addr = addr(index);
         let stream = connect(addr, source(addr, index))
             .with_context(|| format!("connection {index} to {addr}"))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         streams.push(stream);
+        if !ports.contains(&addr.port()) {
+            ports.push(addr.port());
+        }
         if streams.len() % UNACCEPTED_MAX == 0 || streams.len() == count {
-            wait_accepted(pid, (at_first + streams.len()).saturating_sub(OWN_MAX), interrupt)?;
+            wait_accepted(&ports, interrupt)?;
+            ports.clear();
         }
     }
     Ok(streams)
+}
+
+/// Says what a connection has to say first on this wire, on each, and waits until all were
+/// answered; `place` gives each one's role and topic.
+pub fn greet_all<'t>(
+    streams: Vec<TcpStream>,
+    format: Format,
+    place: impl Fn(usize) -> (Role, &'t str),
+    interrupt: &Interrupt,
+) -> Result<Vec<Client>> {
+    for (index, stream) in streams.iter().enumerate() {
+        let (role, topic) = place(index);
+        let greeting = format.greeting(role, topic);
+        // It is short, and the first that is ever sent: the kernel takes it whole.
+        let sent = net::send(stream, &greeting, SendFlags::NOSIGNAL)
+            .with_context(|| format!("connection {index}"))?;
+        anyhow::ensure!(sent == greeting.len(), "connection {index} took half a greeting");
+    }
+    let mut clients = Vec::with_capacity(streams.len());
+    for (index, stream) in streams.into_iter().enumerate() {
+        let (role, topic) = place(index);
+        let begun = greeted(&stream, |bytes| format.greeted(role, topic, bytes), interrupt)
+            .with_context(|| format!("connection {index}"))?;
+        clients.push(Client { stream, begun });
+    }
+    Ok(clients)
+}
+
+/// Receives until the greeting is answered, and gives what came behind the answer.
+fn greeted(
+    stream: &TcpStream,
+    answered: impl Fn(&[u8]) -> Result<Option<usize>, LineFault>,
+    interrupt: &Interrupt,
+) -> Result<Vec<u8>> {
+    let end = Instant::now() + ANSWER_MAX;
+    let (mut bytes, mut inbox) = (Vec::new(), [0; 4096]);
+    loop {
+        if let Some(used) = answered(&bytes)? {
+            bytes.drain(..used);
+            return Ok(bytes);
+        }
+        match net::recv(stream, inbox.as_mut_slice(), RecvFlags::empty()) {
+            Ok((0, _)) => bail!("the server closed it after {:?}", shown(&bytes)),
+            Ok((got, _)) => bytes.extend_from_slice(&inbox[..got]),
+            Err(Errno::AGAIN | Errno::INTR) => {
+                interrupt.check()?;
+                if Instant::now() > end {
+                    bail!("the server answered the greeting only with {:?}", shown(&bytes));
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// The source address for the connection with this number, where the kernel's choice runs out.
@@ -58,19 +128,19 @@ fn connect(addr: SocketAddr, source: Option<SocketAddr>) -> Result<TcpStream> {
     Ok(TcpStream::from(socket))
 }
 
-/// Waits until a process has at least so many descriptors open.
-fn wait_accepted(pid: u32, descriptors: usize, interrupt: &Interrupt) -> Result<()> {
-    let end = Instant::now() + ACCEPT_MAX;
+/// Waits until nothing stands in the queues of the listeners at these ports.
+pub(crate) fn wait_accepted(ports: &[u16], interrupt: &Interrupt) -> Result<()> {
+    let end = Instant::now() + ANSWER_MAX;
     loop {
-        let now = process::descriptors(pid)?;
-        if now >= descriptors {
+        let waiting = process::unaccepted(ports)?;
+        if waiting == 0 {
             return Ok(());
         }
         interrupt.check()?;
         if Instant::now() > end {
-            bail!("the server has {now} descriptors open where {descriptors} were expected");
+            bail!("the server leaves {waiting} connections unaccepted");
         }
-        std::thread::sleep(Duration::from_micros(200));
+        std::thread::sleep(LOOK_EVERY);
     }
 }
 
@@ -96,5 +166,21 @@ mod tests {
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(peer, stream.local_addr().unwrap());
         assert_eq!(peer.ip(), Ipv4Addr::new(127, 0, 0, 2));
+    }
+
+    #[test]
+    fn it_waits_for_a_listener_that_accepts() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(addr).unwrap();
+        assert_eq!(process::unaccepted(&[addr.port()]).unwrap(), 1);
+        let accepting = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            listener.accept().unwrap();
+            listener
+        });
+        wait_accepted(&[addr.port()], &Interrupt::default()).unwrap();
+        assert_eq!(process::unaccepted(&[addr.port()]).unwrap(), 0);
+        drop((accepting.join().unwrap(), stream));
     }
 }

@@ -1,7 +1,6 @@
 //! `load idle`: what a connection costs that does nothing.
 
 use std::fmt;
-use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,11 +8,14 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags};
 use serde::Serialize;
 
-use crate::clients;
+use crate::clients::{self, Client};
 use crate::interrupt::Interrupt;
+use crate::line::shown;
 use crate::process::{self, Memory};
 use crate::progress::Progress;
 use crate::server::{Launch, Server, Spec};
+use crate::traffic::topic_name;
+use crate::wire::{Format, Role};
 
 /// How long the server's memory may take until it stands still.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
@@ -67,10 +69,14 @@ impl Idle {
     fn with(&self, server: &Server, interrupt: &Interrupt) -> Result<IdleReport> {
         let pid = server.pid();
         let before = process::settled_memory(pid, SETTLE_MAX)?;
-        let streams = clients::connect_all(server.addr(), self.connections, pid, interrupt)?;
+        let (addr, format) = (server.addr(), server.place().format);
+        let topic = topic_name(0);
+        let streams = clients::connect_all(|_| addr, self.connections, interrupt)?;
+        let seat = |_| (Role::Reader, topic.as_str());
+        let clients = clients::greet_all(streams, format, seat, interrupt)?;
         let after = process::settled_memory(pid, SETTLE_MAX)?;
-        for (index, stream) in streams.iter().enumerate() {
-            still_open(stream).with_context(|| format!("connection {index}"))?;
+        for (index, client) in clients.iter().enumerate() {
+            still_open(client, format).with_context(|| format!("connection {index}"))?;
         }
         let growth = after.private_bytes as f64 - before.private_bytes as f64;
         Ok(IdleReport {
@@ -83,15 +89,22 @@ impl Idle {
     }
 }
 
-/// An idle connection is open, and nothing was said on it.
-fn still_open(stream: &TcpStream) -> Result<()> {
+/// An idle connection is open, and nothing was said on it but what the wire asks of everybody.
+fn still_open(client: &Client, format: Format) -> Result<()> {
+    let (question, _) = format.question();
+    let mut said = client.begun.clone();
     let mut bytes = [0; 300];
-    match net::recv(stream, bytes.as_mut_slice(), RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Err(Errno::AGAIN) => Ok(()),
+    match net::recv(&client.stream, bytes.as_mut_slice(), RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Err(Errno::AGAIN) => {}
         Ok((0, _)) => bail!("the server closed it"),
-        Ok((got, _)) => bail!("the server said {:?}", String::from_utf8_lossy(&bytes[..got])),
-        Err(error) => Err(error.into()),
+        Ok((got, _)) => said.extend_from_slice(&bytes[..got]),
+        Err(error) => return Err(error.into()),
     }
+    let asked = question.repeat(said.len() / question.len().max(1));
+    if said != asked {
+        bail!("the server said {:?}", shown(&said));
+    }
+    Ok(())
 }
 
 impl IdleReport {

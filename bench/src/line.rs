@@ -8,17 +8,18 @@
 //!   m, s   4 hex       16 hex          16 hex           abcd...
 //! ```
 //!
-//! Kind `m` is counted, `s` only finds out whether everybody is there. A line of the plain format
-//! is the payload and `\n`; of the envelope format it is what the line dialect makes of it. Either
-//! way all lines of one publisher have one length, so a receiver that is only counted is checked by
-//! steps: newlines are counted, and the last line is compared whole. Lost, repeated or foreign
-//! lines cannot keep both right; single damaged bytes are found where every line is compared.
+//! Kind `m` is counted, `s` only finds out whether everybody is there. What stands around a payload
+//! is the [`wire`](crate::wire)'s; a line here is all of it, whether or not it ends with `\n`. All
+//! lines of one publisher have one length, so a receiver that is only counted is checked by steps:
+//! newlines are counted, and the last line is compared whole. Lost, repeated or foreign lines
+//! cannot keep both right; single damaged bytes are found where every line is compared.
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use memchr::memchr_iter;
-use serde::Serialize;
+
+use crate::wire::Format;
 
 /// The shortest payload: the fields, and some filler to see damage in.
 pub const PAYLOAD_MIN: usize = 48;
@@ -30,19 +31,8 @@ pub const OWN: u64 = u64::MAX;
 const PUBLISHER: std::ops::Range<usize> = 1..5;
 const SEQUENCE: std::ops::Range<usize> = 5..21;
 const STAMP: std::ops::Range<usize> = 21..37;
-const ENVELOPE_HEAD: &[u8] = b"{\"content\":\"";
 /// How much of a line that is not understood is shown.
 const SHOWN_BYTES_MAX: usize = 300;
-
-/// How a server's lines look to a reader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// The payload line itself.
-    Plain,
-    /// The line dialect's JSON envelope.
-    Envelope,
-}
 
 /// How thoroughly received lines are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,32 +89,36 @@ pub struct Walked {
     pub bytes: usize,
     /// Whole lines.
     pub lines: u64,
+    /// Questions of the server in between; each wants the wire's answer.
+    pub questions: u64,
 }
 
 /// The payloads of one publisher.
 #[derive(Debug, Clone)]
 pub struct Stencil {
     line: Vec<u8>,
+    head_len: usize,
 }
 
 impl Stencil {
-    /// Payloads of `size` bytes from one publisher.
+    /// Payloads of `size` bytes from one publisher, as it has to send them to a topic.
     ///
     /// # Panics
     ///
     /// When `size` is below [`PAYLOAD_MIN`] or the publisher above [`PUBLISHERS_MAX`].
-    pub fn new(publisher: usize, size: usize) -> Self {
+    pub fn new(format: Format, topic: &str, publisher: usize, size: usize) -> Self {
         assert!(size >= PAYLOAD_MIN && publisher <= PUBLISHERS_MAX);
-        let mut line = payload(publisher, size);
-        line.push(b'\n');
-        Self { line }
+        let around = format.sent(topic, size);
+        let line = [&around.head[..], &payload(publisher, size), &around.tail].concat();
+        Self { line, head_len: around.head.len() }
     }
 
     /// Appends a counted line.
     #[inline]
     pub fn write(&mut self, out: &mut Vec<u8>, sequence: u64, stamp: &[u8; 16]) {
-        self.line[SEQUENCE].copy_from_slice(&hex(sequence));
-        self.line[STAMP].copy_from_slice(stamp);
+        let payload = &mut self.line[self.head_len..];
+        payload[SEQUENCE].copy_from_slice(&hex(sequence));
+        payload[STAMP].copy_from_slice(stamp);
         out.extend_from_slice(&self.line);
     }
 
@@ -132,7 +126,7 @@ impl Stencil {
     pub fn write_sync(&mut self, out: &mut Vec<u8>, round: u64) {
         let begin = out.len();
         self.write(out, round, &hex(0));
-        out[begin] = b's';
+        out[begin + self.head_len] = b's';
     }
 }
 
@@ -147,6 +141,10 @@ fn payload(publisher: usize, size: usize) -> Vec<u8> {
 #[derive(Debug, Clone)]
 pub struct Lines {
     head_len: usize,
+    /// What the server may ask between two lines; empty where it asks nothing.
+    question: &'static [u8],
+    /// Newlines within a line: of an only publisher's the same in all.
+    newlines: usize,
     /// A whole line of each publisher, into which the next sequence is written for comparing.
     expected: Vec<Vec<u8>>,
     line_len_max: usize,
@@ -162,22 +160,20 @@ struct Hop {
 }
 
 impl Lines {
-    /// The lines of publishers that send from these addresses, with payloads of `size` bytes.
-    pub fn new(format: Format, publishers: &[SocketAddr], size: usize) -> Self {
-        let head = match format {
-            Format::Plain => &[][..],
-            Format::Envelope => ENVELOPE_HEAD,
-        };
-        let mut expected = Vec::new();
-        for (publisher, addr) in publishers.iter().enumerate() {
-            let tail = match format {
-                Format::Plain => "\n".to_owned(),
-                Format::Envelope => format!("\",\"remote_addr\":\"{addr}\"}}\n"),
-            };
-            expected.push([head, &payload(publisher, size), tail.as_bytes()].concat());
+    /// The lines of publishers that send to `topic` from these addresses, with payloads of `size`
+    /// bytes.
+    pub fn new(format: Format, topic: &str, publishers: &[SocketAddr], size: usize) -> Self {
+        let (mut expected, mut head_len) = (Vec::new(), 0);
+        for (publisher, &from) in publishers.iter().enumerate() {
+            let around = format.heard(topic, size, from);
+            head_len = around.head.len();
+            expected.push([&around.head[..], &payload(publisher, size), &around.tail].concat());
         }
         let line_len_max = expected.iter().map(Vec::len).max().unwrap_or(0);
-        Self { head_len: head.len(), expected, line_len_max, hops: Vec::new() }
+        // Neither a payload nor an address has one, so all publishers' lines have as many.
+        let newlines = expected.first().map_or(0, |line| memchr_iter(b'\n', line).count());
+        let question = format.question().0;
+        Self { head_len, question, newlines, expected, line_len_max, hops: Vec::new() }
     }
 
     /// The longest line that can come, with its newline.
@@ -200,11 +196,20 @@ impl Lines {
             Depth::Counted => {
                 let one = self.expected.len() == 1;
                 let walked = if one { self.stride(chunk, next) } else { self.hop(chunk, next) };
-                match walked {
-                    Some(walked) => Ok(walked),
-                    // Something is wrong, and this says what.
-                    None => self.walk_whole(chunk, next, |_, _| {}),
+                // Where there is none, something is wrong or was asked, and this says what.
+                let Some(counted) = walked else {
+                    return self.walk_whole(chunk, next, |_, _| {});
+                };
+                let rest = &chunk[counted.bytes..];
+                if !self.may_ask(rest) {
+                    return Ok(counted);
                 }
+                let more = self.walk_whole(rest, next, |_, _| {})?;
+                Ok(Walked {
+                    bytes: counted.bytes + more.bytes,
+                    lines: counted.lines + more.lines,
+                    questions: more.questions,
+                })
             }
         }
     }
@@ -219,11 +224,13 @@ impl Lines {
         let bytes = lines * line_len;
         let newlines = memchr_iter(b'\n', &chunk[..bytes]).count();
         let last = next[0].checked_add(lines as u64 - 1)?;
-        if newlines != lines || !self.is_expected(&chunk[bytes - line_len..bytes], 0, last) {
+        if newlines != lines * self.newlines
+            || !self.is_expected(&chunk[bytes - line_len..bytes], 0, last)
+        {
             return None;
         }
         next[0] = last + 1;
-        Some(Walked { bytes, lines: lines as u64 })
+        Some(Walked { bytes, lines: lines as u64, questions: 0 })
     }
 
     /// Counts the lines of many publishers, from one line's beginning to the next one's.
@@ -244,8 +251,8 @@ impl Lines {
             walked.lines += 1;
         }
         let newlines = memchr_iter(b'\n', &chunk[..walked.bytes]).count();
-        let mut good =
-            newlines as u64 == walked.lines && self.check_beginning(&chunk[walked.bytes..]).is_ok();
+        let mut good = newlines as u64 == walked.lines * self.newlines as u64
+            && self.check_beginning(&chunk[walked.bytes..]).is_ok();
         for (publisher, hop) in hops.iter().enumerate().filter(|(_, hop)| hop.lines > 0) {
             let line = &chunk[hop.last_at..hop.last_at + self.expected[publisher].len()];
             let last = next[publisher].checked_add(hop.lines - 1);
@@ -269,6 +276,11 @@ impl Lines {
         let stamp_at = self.head_len + STAMP.start;
         loop {
             let rest = &chunk[walked.bytes..];
+            if self.asks(rest) {
+                walked.bytes += self.question.len();
+                walked.questions += 1;
+                continue;
+            }
             let Some(publisher) = self.publisher(rest) else {
                 self.check_beginning(rest)?;
                 break;
@@ -297,6 +309,11 @@ impl Lines {
         let mut walked = Walked::default();
         loop {
             let rest = &chunk[walked.bytes..];
+            if self.asks(rest) {
+                walked.bytes += self.question.len();
+                walked.questions += 1;
+                continue;
+            }
             let Some(publisher) = self.publisher(rest) else {
                 self.check_beginning(rest)?;
                 return Ok(walked);
@@ -330,6 +347,18 @@ impl Lines {
             && line[head_len + STAMP.end..] == expected[head_len + STAMP.end..]
     }
 
+    /// Whether a whole question begins here.
+    fn asks(&self, rest: &[u8]) -> bool {
+        !self.question.is_empty() && rest.starts_with(self.question)
+    }
+
+    /// Whether a question begins here, as far as one can see. No line begins like one: that is
+    /// between `PING` and `MSG`.
+    fn may_ask(&self, rest: &[u8]) -> bool {
+        let len = self.question.len().min(rest.len());
+        len > 0 && self.question[..len] == rest[..len]
+    }
+
     /// Who sent the line that begins here, once that much of it is there and it is one of ours.
     #[inline]
     fn publisher(&self, rest: &[u8]) -> Option<usize> {
@@ -344,6 +373,9 @@ impl Lines {
             return Ok(());
         }
         let known = self.head_len.min(rest.len());
+        if self.may_ask(rest) && rest.len() < self.question.len() {
+            return Ok(());
+        }
         let short = rest.len() < self.head_len + PUBLISHER.end;
         if short && self.expected.iter().any(|line| line[..known] == rest[..known]) {
             return Ok(());
@@ -373,7 +405,8 @@ fn report(stamp: &[u8; 16], lines: u64, sent: &mut impl FnMut(u64, u64)) {
     }
 }
 
-fn shown(bytes: &[u8]) -> String {
+/// The beginning of what is not understood, for people.
+pub(crate) fn shown(bytes: &[u8]) -> String {
     let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
     String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES_MAX)]).into_owned()
 }

@@ -1,6 +1,9 @@
 use super::*;
 
 const SIZE: usize = 64;
+const TOPIC: &str = "main";
+const ALL: [Format; 5] =
+    [Format::Plain, Format::Envelope, Format::Nats, Format::Resp, Format::Mqtt];
 
 fn addrs(count: u16) -> Vec<SocketAddr> {
     // Ports of four and of five digits, so that lines have two lengths.
@@ -8,7 +11,7 @@ fn addrs(count: u16) -> Vec<SocketAddr> {
 }
 
 fn lines(format: Format, count: u16) -> Lines {
-    Lines::new(format, &addrs(count), SIZE)
+    Lines::new(format, TOPIC, &addrs(count), SIZE)
 }
 
 /// What a relay of this format delivers for `(publisher, sequence, stamp)`.
@@ -16,17 +19,10 @@ fn delivered(format: Format, of: &[(usize, u64, u64)]) -> Vec<u8> {
     let mut out = Vec::new();
     for &(publisher, sequence, stamp) in of {
         let mut line = Vec::new();
-        Stencil::new(publisher, SIZE).write(&mut line, sequence, &hex(stamp));
+        Stencil::new(Format::Plain, TOPIC, publisher, SIZE).write(&mut line, sequence, &hex(stamp));
         assert_eq!(line.len(), SIZE + 1);
-        match format {
-            Format::Plain => out.extend_from_slice(&line),
-            Format::Envelope => {
-                let content = std::str::from_utf8(&line[..SIZE]).unwrap();
-                let addr = addrs(9)[publisher];
-                let line = format!("{{\"content\":\"{content}\",\"remote_addr\":\"{addr}\"}}\n");
-                out.extend_from_slice(line.as_bytes());
-            }
-        }
+        let around = format.heard(TOPIC, SIZE, addrs(9)[publisher]);
+        out.extend_from_slice(&[&around.head[..], &line[..SIZE], &around.tail].concat());
     }
     out
 }
@@ -57,7 +53,7 @@ fn walk_pieces(
 #[test]
 fn whatever_the_pieces_all_lines_count() {
     let of = [(0, 0, 5), (1, 0, 6), (1, 1, 6), (0, 1, 7), (2, 0, 7), (0, 2, 7)];
-    for format in [Format::Plain, Format::Envelope] {
+    for format in ALL {
         for depth in [Depth::Counted, Depth::Whole] {
             for piece in 1..300 {
                 let mut next = [0; 1];
@@ -102,7 +98,7 @@ fn lost_repeated_and_own_lines_are_faults() {
 #[test]
 fn warnings_and_damage_are_faults() {
     let warning = b"Warning: You were disconnected because you read too slowly.\n";
-    for format in [Format::Plain, Format::Envelope] {
+    for format in ALL {
         for depth in [Depth::Counted, Depth::Whole] {
             let good = delivered(format, &run(3));
             let bytes = [&good[..], warning, &good[..]].concat();
@@ -125,11 +121,11 @@ fn warnings_and_damage_are_faults() {
 #[test]
 fn sync_lines_give_rounds_and_are_no_messages() {
     let mut line = Vec::new();
-    Stencil::new(0, SIZE).write_sync(&mut line, 3);
+    Stencil::new(Format::Plain, TOPIC, 0, SIZE).write_sync(&mut line, 3);
     let mut lines = lines(Format::Plain, 1);
     let mut rounds = [0];
     let walked = lines.walk_sync(&line, &mut rounds).unwrap();
-    assert_eq!((walked, rounds), (Walked { bytes: SIZE + 1, lines: 1 }, [3]));
+    assert_eq!((walked, rounds), (Walked { bytes: SIZE + 1, lines: 1, questions: 0 }, [3]));
     assert!(lines.walk_sync(&line, &mut rounds).is_err(), "the same round twice");
     assert!(lines.walk(&line, &mut [3], Depth::Counted, |_, _| {}).is_err());
     let message = delivered(Format::Plain, &[(0, 9, 1)]);
@@ -142,4 +138,25 @@ fn hexadecimal_goes_there_and_back() {
         assert_eq!(unhex(&hex(value)), Some(value));
     }
     assert_eq!((unhex(b"00g0"), unhex(b"00A0")), (None, None));
+}
+
+#[test]
+fn questions_between_lines_are_seen_wherever_they_are_cut() {
+    let lines_of = |from, to| delivered(Format::Nats, &run(to)[from..]);
+    let bytes =
+        [b"PING\r\n", &lines_of(0, 5)[..], b"PING\r\nPING\r\n", &lines_of(5, 9), b"PING\r\n"]
+            .concat();
+    for depth in [Depth::Counted, Depth::Whole] {
+        for piece in 1..bytes.len() + 1 {
+            let (mut lines, mut next) = (lines(Format::Nats, 1), [0]);
+            let (mut kept, mut questions) = (Vec::new(), 0);
+            for part in bytes.chunks(piece) {
+                kept.extend_from_slice(part);
+                let walked = lines.walk(&kept, &mut next, depth, |_, _| {}).unwrap();
+                kept.drain(..walked.bytes);
+                questions += walked.questions;
+            }
+            assert_eq!((next, questions, kept.len()), ([9], 4, 0), "pieces of {piece}");
+        }
+    }
 }

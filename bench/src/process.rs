@@ -1,7 +1,7 @@
 //! What the kernel says of a process: CPU time, memory, descriptors; and where it may run.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -109,10 +109,37 @@ pub fn threads(pid: u32) -> Result<Vec<i32>> {
     Ok(threads)
 }
 
-/// How many file descriptors a process has open.
-pub fn descriptors(pid: u32) -> Result<usize> {
-    let path = format!("/proc/{pid}/fd");
-    Ok(fs::read_dir(&path).with_context(|| format!("cannot read {path}"))?.count())
+/// How many connections the listeners at these ports of this machine have not accepted yet. A
+/// server's descriptors would not tell: io_uring has connections without any.
+pub fn unaccepted(ports: &[u16]) -> Result<u64> {
+    let mut waiting = 0;
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        // Without IPv6 the second is not there.
+        let Ok(file) = File::open(path) else { continue };
+        for line in BufReader::new(file).lines().skip(1) {
+            let line = line.with_context(|| format!("cannot read {path}"))?;
+            let listener = parse_listener(&line).with_context(|| format!("{path}: {line:?}"))?;
+            // Listeners stand first, and thousands of connections behind them.
+            let Some((port, unaccepted)) = listener else { break };
+            if ports.contains(&port) {
+                waiting += unaccepted;
+            }
+        }
+    }
+    Ok(waiting)
+}
+
+/// Port and unaccepted connections of a listener; nothing of another socket.
+fn parse_listener(line: &str) -> Option<Option<(u16, u64)>> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (local, _, state) = (fields.next()?, fields.next()?, fields.next()?);
+    if state != "0A" {
+        return Some(None);
+    }
+    let (_, queued) = fields.next()?.split_once(':')?;
+    let (_, port) = local.rsplit_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some(Some((port, u64::from_str_radix(queued, 16).ok()?)))
 }
 
 /// What of a process is resident now.
@@ -204,6 +231,15 @@ mod tests {
         let want = Memory { rss_bytes: 1500 * 1024, private_bytes: 112 * 1024 };
         assert_eq!(parse_smaps_rollup(text), Some(want));
         assert_eq!(parse_smaps_rollup("Rss: 1500 kB\n"), None);
+    }
+
+    #[test]
+    fn listeners_are_told_from_connections() {
+        let listener = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000003 00:00000000 00 0";
+        assert_eq!(parse_listener(listener), Some(Some((8080, 3))));
+        let conn = "   1: 0100007F:1F90 0100007F:1234 01 00000000:00000000 00:00000000 00 0";
+        assert_eq!(parse_listener(conn), Some(None));
+        assert_eq!(parse_listener("   2: nonsense"), None);
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Workload { publishers, readers, window, size } = self.workload;
+        let Workload { publishers, readers, window, size, .. } = self.workload;
         write!(f, "{publishers} -> {readers}, {size} bytes, window {window}, ")?;
         write!(f, "{} rounds of {}", self.servers[0].rounds.len(), self.counted)?;
         match (self.server_core, self.load_core) {

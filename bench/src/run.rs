@@ -7,17 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::interrupt::Interrupt;
-use crate::line::Format;
 use crate::process;
 use crate::progress::Progress;
 use crate::report::{Measured, Report};
+use crate::round::{Pace, Plan};
 use crate::server::{Launch, Server, Spec};
 use crate::stats::Round;
-use crate::traffic::{Phase, Traffic, Until, Workload};
-
-/// How long the server is left alone before its CPU time is read: it sleeps by then, and the
-/// kernel brings a thread's account up to date when it goes to sleep.
-const REST: Duration = Duration::from_millis(5);
+use crate::traffic::{Until, Workload};
+use crate::wire::Format;
 
 /// A server to measure.
 #[derive(Debug, Clone)]
@@ -47,7 +44,9 @@ impl Target {
     fn server(&self, launch: &Launch) -> Result<Server> {
         match self {
             Self::Started(spec) => Server::start(launch, spec),
-            Self::Attached { addr, pid, .. } => Server::attach(*addr, *pid, launch.core),
+            Self::Attached { addr, pid, format } => {
+                Server::attach(*addr, *format, *pid, launch.core)
+            }
         }
     }
 }
@@ -116,51 +115,16 @@ impl Run {
 
     fn round(&self, target: &Target, interrupt: &Interrupt) -> Result<Round> {
         let server = target.server(&self.launch)?;
-        let measured = self.round_with(&server, target.format(), interrupt);
+        let plan = Plan {
+            workload: self.workload,
+            warmup: self.warmup,
+            pace: Pace::Window(self.until),
+            server_core: self.launch.core,
+            load_core: self.load_core,
+        };
+        let measured = plan.measure(&server, interrupt);
         let round = measured.with_context(|| server.said("was under load"))?;
         server.stop()?;
         Ok(round)
     }
-
-    fn round_with(&self, server: &Server, format: Format, stop: &Interrupt) -> Result<Round> {
-        let (pid, own) = (server.pid(), std::process::id());
-        let mut traffic = Traffic::connect(server.addr(), pid, format, self.workload, stop)?;
-        traffic.run(Until::Elapsed(self.warmup))?;
-        traffic.rest(REST)?;
-        if let Some(core) = self.launch.core {
-            process::pin(pid, core)?;
-        }
-        let cores = [self.launch.core, self.load_core];
-        let (server_before, load_before) = (process::cpu_time(pid)?, process::cpu_time(own)?);
-        let cores_before = busy(cores)?;
-        let Phase { elapsed, messages, deliveries } = traffic.run(self.until)?;
-        traffic.rest(REST)?;
-        let server_spent = process::cpu_between(&server_before, &process::cpu_time(pid)?);
-        let load_spent = process::cpu_between(&load_before, &process::cpu_time(own)?);
-        let cores_after = busy(cores)?;
-        let others = |at: usize, own_ns: u64| {
-            let between = cores_after[at]? - cores_before[at]?;
-            Some(between.saturating_sub(own_ns))
-        };
-        let latency = traffic.latency();
-        Ok(Round {
-            server_cpu_ns: server_spent.ns,
-            server_cpu_exact: server_spent.exact,
-            load_cpu_ns: load_spent.ns,
-            server_core_others_ns: others(0, server_spent.ns),
-            load_core_others_ns: others(1, load_spent.ns),
-            elapsed_ns: elapsed.as_nanos() as u64,
-            messages,
-            deliveries,
-            p50_ns: latency.value_at_quantile(0.5),
-            p99_ns: latency.value_at_quantile(0.99),
-            max_ns: latency.max(),
-            memory: process::memory(pid)?,
-        })
-    }
-}
-
-fn busy(cores: [Option<usize>; 2]) -> Result<[Option<u64>; 2]> {
-    let [server, load] = cores.map(|core| core.map(process::core_busy_ns).transpose());
-    Ok([server?, load?])
 }

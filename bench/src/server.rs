@@ -1,9 +1,10 @@
-//! Servers under test: started as processes of their own, found by their ports file, ended.
+//! Servers under test: started as processes of their own, found by their ports file or at the port
+//! that they were given, ended.
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
@@ -14,13 +15,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use crate::line::Format;
+use crate::peer::Peer;
 use crate::process;
+use crate::traffic::{Place, topic_name};
+use crate::wire::Format;
 
 /// How long a server may take until it listens.
 const START_MAX: Duration = Duration::from_secs(10);
 /// How long a server may take to end after SIGTERM before it is killed.
 const END_MAX: Duration = Duration::from_secs(3);
+/// Where in its directory a server writes its listeners.
+const PORTS_FILE: &str = "ports";
 /// How often the ports file is looked for: finer than a tenth of the start budget by far.
 const LOOK_EVERY: Duration = Duration::from_micros(50);
 
@@ -30,26 +35,56 @@ const LOOK_EVERY: Duration = Duration::from_micros(50);
 pub enum Kind {
     /// The blind relay: the limit.
     Blind,
+    /// The same algorithm over io_uring.
+    #[serde(rename = "blind-ring")]
+    BlindRing,
     /// The relay itself.
     Wardline,
+    /// nats-server.
+    Nats,
+    /// redis-server.
+    Redis,
+    /// mosquitto.
+    Mosquitto,
 }
 
+/// The servers by name.
+const KINDS: [(&str, Kind); 6] = [
+    ("blind", Kind::Blind),
+    ("blind-ring", Kind::BlindRing),
+    ("wardline", Kind::Wardline),
+    ("nats", Kind::Nats),
+    ("redis", Kind::Redis),
+    ("mosquitto", Kind::Mosquitto),
+];
+/// How often a server may find the free port taken that it was given.
+const PORTS_TRIED: usize = 3;
+
 impl Kind {
-    /// How its lines look to a reader.
+    /// How its messages look.
     pub fn format(self) -> Format {
+        match self.peer() {
+            Some(peer) => peer.format(),
+            None if self == Self::Wardline => Format::Envelope,
+            None => Format::Plain,
+        }
+    }
+
+    /// Which of the others' relays it is.
+    fn peer(self) -> Option<Peer> {
         match self {
-            Self::Blind => Format::Plain,
-            Self::Wardline => Format::Envelope,
+            Self::Blind | Self::BlindRing | Self::Wardline => None,
+            Self::Nats => Some(Peer::Nats),
+            Self::Redis => Some(Peer::Redis),
+            Self::Mosquitto => Some(Peer::Mosquitto),
         }
     }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Blind => "blind",
-            Self::Wardline => "wardline",
-        })
+        let named = KINDS.iter().find(|(_, kind)| kind == self);
+        f.write_str(named.map_or("?", |(name, _)| name))
     }
 }
 
@@ -57,10 +92,12 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "blind" => Ok(Self::Blind),
-            "wardline" => Ok(Self::Wardline),
-            other => Err(format!("no server `{other}`; there are `blind` and `wardline`")),
+        match KINDS.iter().find(|(name, _)| *name == text) {
+            Some((_, kind)) => Ok(*kind),
+            None => {
+                let names = KINDS.map(|(name, _)| name).join(", ");
+                Err(format!("no server `{text}`; there are {names}"))
+            }
         }
     }
 }
@@ -100,6 +137,10 @@ pub struct Launch {
     pub core: Option<usize>,
     /// Whether rate limit and idle timeout are switched off; not for start times.
     pub unlimited: bool,
+    /// How many topics it serves, where each is a listener of its own.
+    pub topics: usize,
+    /// How many shards `wardline` is told to have; nothing is said of it otherwise.
+    pub shards: Option<usize>,
 }
 
 impl Launch {
@@ -110,7 +151,10 @@ impl Launch {
         }
         let own = std::env::current_exe().context("where is this program?")?;
         match spec.kind {
-            Kind::Blind => Ok(own),
+            Kind::Blind | Kind::BlindRing => Ok(own),
+            Kind::Nats | Kind::Redis | Kind::Mosquitto => {
+                spec.kind.peer().context("a relay of others")?.find()
+            }
             Kind::Wardline => match &self.server_bin {
                 Some(program) => Ok(program.clone()),
                 None => find_wardline(&own),
@@ -118,27 +162,54 @@ impl Launch {
         }
     }
 
-    fn command(&self, spec: &Spec, program: &Path, ports_file: &Path) -> Command {
+    /// The command that starts it, and the port where it will be if it writes no ports file.
+    fn command(&self, spec: &Spec, program: &Path, dir: &Path) -> Result<(Command, Option<u16>)> {
         let mut command = Command::new(program);
         match spec.kind {
             Kind::Blind => {
                 command.args(["blind", "--listen", "127.0.0.1:0"]);
             }
-            Kind::Wardline => {
-                command.args(["serve", "--listen", "line://127.0.0.1:0/main"]);
-                command.args(["--engine", &self.engine]);
-                if self.unlimited {
-                    command.args(["--set", "line.rate_limit_msgs_per_minute=0"]);
-                    command.args(["--set", "line.client_timeout_secs=0"]);
-                }
-                for setting in &self.settings {
-                    command.args(["--set", setting]);
-                }
+            Kind::BlindRing => {
+                command.args(["blind", "--engine", "ring", "--listen", "127.0.0.1:0"]);
+            }
+            Kind::Wardline => self.wardline(&mut command),
+            Kind::Nats | Kind::Redis | Kind::Mosquitto => {
+                let peer = spec.kind.peer().context("a relay of others")?;
+                let port = free_port()?;
+                return Ok((peer.command(program, dir, port)?, Some(port)));
             }
         }
-        command.args([OsStr::new("--ports-file"), ports_file.as_os_str()]);
-        command
+        command.args([OsStr::new("--ports-file"), dir.join(PORTS_FILE).as_os_str()]);
+        Ok((command, None))
     }
+
+    fn wardline(&self, command: &mut Command) {
+        command.arg("serve");
+        if self.topics == 1 {
+            command.args(["--listen", "line://127.0.0.1:0/main"]);
+        } else {
+            for topic in (0..self.topics).map(topic_name) {
+                command.args(["--listen", &format!("line://127.0.0.1:0/{topic}")]);
+            }
+        }
+        command.args(["--engine", &self.engine]);
+        if let Some(shards) = self.shards {
+            command.args(["--shards", &shards.to_string()]);
+        }
+        if self.unlimited {
+            command.args(["--set", "line.rate_limit_msgs_per_minute=0"]);
+            command.args(["--set", "line.client_timeout_secs=0"]);
+        }
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    Ok(listener.local_addr()?.port())
 }
 
 /// `wardline` beside this program, or where a release build from the project's root puts it.
@@ -160,7 +231,7 @@ fn find_wardline(own: &Path) -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct Server {
     pid: u32,
-    addr: SocketAddr,
+    place: Place,
     child: Option<Child>,
     /// Holds the ports file and the server's output; none of a server that ran before.
     dir: Option<TempDir>,
@@ -176,28 +247,36 @@ impl Server {
     /// connection that it took.
     pub fn start_timed(launch: &Launch, spec: &Spec) -> Result<(Self, Duration)> {
         let (server, began) = Self::spawn(launch, spec)?;
-        drop(TcpStream::connect(server.addr).with_context(|| server.said("does not answer"))?);
+        drop(TcpStream::connect(server.addr()).with_context(|| server.said("does not answer"))?);
         Ok((server, began.elapsed()))
     }
 
     /// Beside the server the moment before it was spawned.
     fn spawn(launch: &Launch, spec: &Spec) -> Result<(Self, Instant)> {
+        let mut tried = 1;
+        loop {
+            match Self::spawn_once(launch, spec) {
+                Err(_) if tried < PORTS_TRIED && spec.kind.peer().is_some() => tried += 1,
+                started => return started,
+            }
+        }
+    }
+
+    fn spawn_once(launch: &Launch, spec: &Spec) -> Result<(Self, Instant)> {
         let program = launch.program(spec)?;
         let dir = TempDir::with_prefix("wardline-load-").context("no temporary directory")?;
-        let ports_file = dir.path().join("ports");
         let output = fs::File::create(dir.path().join("output"))?;
-        let mut command = launch.command(spec, &program, &ports_file);
+        let (mut command, port) = launch.command(spec, &program, dir.path())?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let began = Instant::now();
         let child =
             command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server =
-            Self { pid: child.id(), addr: nowhere, child: Some(child), dir: Some(dir) };
+        let place = Place { addrs: Vec::new(), format: spec.kind.format() };
+        let mut server = Self { pid: child.id(), place, child: Some(child), dir: Some(dir) };
         if let Some(core) = launch.core {
             process::pin(server.pid, core)?;
         }
-        server.addr = server.wait_for_ports(&ports_file, began + START_MAX)?;
+        server.place.addrs = server.wait_until_it_listens(port, began + START_MAX)?;
         if let Some(core) = launch.core {
             process::pin(server.pid, core)?;
         }
@@ -205,12 +284,13 @@ impl Server {
     }
 
     /// A server that runs already and stays when the measurement ends.
-    pub fn attach(addr: SocketAddr, pid: u32, core: Option<usize>) -> Result<Self> {
+    pub fn attach(addr: SocketAddr, format: Format, pid: u32, core: Option<usize>) -> Result<Self> {
         process::threads(pid)?;
         if let Some(core) = core {
             process::pin(pid, core)?;
         }
-        Ok(Self { pid, addr, child: None, dir: None })
+        let place = Place { addrs: vec![addr], format };
+        Ok(Self { pid, place, child: None, dir: None })
     }
 
     /// The number of its process.
@@ -218,9 +298,14 @@ impl Server {
         self.pid
     }
 
-    /// Where it listens.
+    /// Where it listens, first of all.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.place.addrs[0]
+    }
+
+    /// Where it listens, and how one talks there.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Asks it to end and waits; kills it if it does not in time.
@@ -245,17 +330,31 @@ impl Server {
         format!("server {} {problem}; it wrote: {:?}", self.pid, tail.trim())
     }
 
-    fn wait_for_ports(&mut self, ports_file: &Path, end: Instant) -> Result<SocketAddr> {
+    /// Waits for its ports file, or until the port that it was given answers.
+    fn wait_until_it_listens(
+        &mut self,
+        port: Option<u16>,
+        end: Instant,
+    ) -> Result<Vec<SocketAddr>> {
+        let ports_file = self.dir.as_ref().map(|dir| dir.path().join(PORTS_FILE));
         loop {
-            if let Ok(text) = fs::read_to_string(ports_file) {
-                return parse_ports(&text)
-                    .with_context(|| self.said("wrote a ports file that is not understood"));
-            }
+            // First of all: at a port that was given, somebody else may listen.
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
                 bail!(self.said(&format!("ended at once ({status})")));
             }
+            if let Some(port) = port {
+                let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                if TcpStream::connect(addr).is_ok() {
+                    return Ok(vec![addr]);
+                }
+            } else if let Some(text) =
+                ports_file.as_ref().and_then(|path| fs::read_to_string(path).ok())
+            {
+                return parse_ports(&text)
+                    .with_context(|| self.said("wrote a ports file that is not understood"));
+            }
             if Instant::now() > end {
-                bail!(self.said("wrote no ports file"));
+                bail!(self.said("does not say where it listens"));
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -272,10 +371,17 @@ impl Drop for Server {
     }
 }
 
-/// The address of the first listener in a ports file, `line://HOST:PORT/TOPIC`.
-fn parse_ports(text: &str) -> Result<SocketAddr> {
-    let first = text.lines().next().context("it is empty")?;
-    parse_url(first)
+/// The addresses of the listeners in a ports file, `line://HOST:PORT/TOPIC` each; where shards have
+/// ports of their own, ` shard-N` behind, those alone.
+fn parse_ports(text: &str) -> Result<Vec<SocketAddr>> {
+    let of_shards = text.lines().any(|line| line.contains(' '));
+    let listed = text.lines().filter(|line| !of_shards || line.contains(' '));
+    let urls = listed.filter_map(|line| line.split(' ').next());
+    let addrs: Vec<SocketAddr> = urls.map(parse_url).collect::<Result<_>>()?;
+    if addrs.is_empty() {
+        bail!("it is empty");
+    }
+    Ok(addrs)
 }
 
 /// The address in `line://HOST:PORT/TOPIC`, or in a bare `HOST:PORT`.
@@ -297,17 +403,22 @@ mod tests {
         assert_eq!(plain, Spec { kind: Kind::Blind, program: None });
         let named: Spec = "wardline=/opt/w".parse().unwrap();
         assert_eq!(named, Spec { kind: Kind::Wardline, program: Some("/opt/w".into()) });
-        assert!("nats".parse::<Spec>().unwrap_err().contains("`nats`"));
+        assert_eq!("redis".parse::<Spec>().unwrap().kind.to_string(), "redis");
+        assert!("kafka".parse::<Spec>().unwrap_err().contains("`kafka`"));
         assert!("blind=".parse::<Spec>().is_err());
     }
 
     #[test]
     fn ports_files() {
         let v4 = parse_ports("line://127.0.0.1:45123/main\nline://127.0.0.1:2/b\n").unwrap();
-        assert_eq!(v4, "127.0.0.1:45123".parse().unwrap());
+        assert_eq!(v4, ["127.0.0.1:45123".parse().unwrap(), "127.0.0.1:2".parse().unwrap()]);
         let v6 = parse_ports("line://[::1]:7/main\n").unwrap();
-        assert_eq!(v6, "[::1]:7".parse().unwrap());
+        assert_eq!(v6, ["[::1]:7".parse().unwrap()]);
         assert_eq!(parse_url("127.0.0.1:80").unwrap(), "127.0.0.1:80".parse().unwrap());
+        let shards =
+            "line://[::1]:7/main\nline://[::1]:8/main shard-0\nline://[::1]:9/main shard-1\n";
+        let ports: Vec<_> = parse_ports(shards).unwrap().iter().map(SocketAddr::port).collect();
+        assert_eq!(ports, [8, 9]);
         assert!(parse_ports("").is_err());
         assert!(parse_ports("line:///main\n").is_err());
     }

@@ -39,6 +39,8 @@ pub struct Round {
     pub max_ns: u64,
     /// The server's memory at the end, with everybody still connected.
     pub memory: Memory,
+    /// At a fixed rate: whether it was kept.
+    pub rate_kept: Option<bool>,
 }
 
 impl Round {

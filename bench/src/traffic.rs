@@ -1,5 +1,5 @@
-//! The load itself: publishers that keep a window full, readers that check what they get, in one
-//! thread with one epoll.
+//! The load itself: publishers that keep a window full, or a rate, and readers that check what they
+//! get, in one thread with one epoll.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -11,11 +11,20 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags};
 use serde::Serialize;
 
-use crate::clients;
+use crate::clients::{self, Client};
 use crate::interrupt::Interrupt;
-use crate::line::{Depth, Format, LineFault, Lines, Stencil, hex};
+use crate::line::{Depth, hex, shown};
 use crate::poll::Poller;
-use crate::window::Tally;
+use crate::wire::{Format, Role};
+
+mod open;
+mod phase;
+mod topic;
+
+pub use open::Open;
+use phase::Started;
+pub use phase::{Phase, Until};
+use topic::{Publisher, Topic};
 
 /// What one receive may bring: a default window of enveloped lines several times over.
 const READ_BYTES: usize = 256 * 1024;
@@ -23,8 +32,6 @@ const READ_BYTES: usize = 256 * 1024;
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Of the receivers that are not sampled, each so many receives one is checked byte by byte.
 const WHOLE_EVERY: u64 = 64;
-/// With no byte from the server for so long while lines are due, the run has failed.
-const STALL_MAX: Duration = Duration::from_secs(10);
 /// How long one round of asking whether everybody is there may take before the next.
 const SYNC_ROUND: Duration = Duration::from_millis(250);
 /// How many such rounds there are.
@@ -37,9 +44,11 @@ const LATENCY_NS_MAX: u64 = 60_000_000_000;
 /// What is sent by how many to how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Workload {
-    /// Connections that send.
+    /// Topics, each with connections of its own.
+    pub topics: usize,
+    /// Connections of a topic that send.
     pub publishers: usize,
-    /// Connections that only receive.
+    /// Connections of a topic that only receive.
     pub readers: usize,
     /// Lines of a publisher that some reader did not get yet, at most.
     pub window: u64,
@@ -47,107 +56,107 @@ pub struct Workload {
     pub size: usize,
 }
 
-/// When publishers stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// After so long.
-    Elapsed(Duration),
-    /// After so many lines of each publisher.
-    Messages(u64),
-}
-
-/// What a phase did, from its first send to its last receive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Phase {
-    /// How long it took.
-    pub elapsed: Duration,
-    /// Lines that were sent.
-    pub messages: u64,
-    /// Lines that were received, by all together.
-    pub deliveries: u64,
+/// Where the load connects, and how one talks there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The server's listeners. Where messages name no topic, each topic has its own; the
+    /// connections of an only topic are spread over all of them.
+    pub addrs: Vec<SocketAddr>,
+    /// The server's wire.
+    pub format: Format,
 }
 
 /// All connections to one server, and their state.
 #[derive(Debug)]
 pub struct Traffic {
     workload: Workload,
+    format: Format,
     interrupt: Interrupt,
     poller: Poller,
     receivers: Vec<Receiver>,
-    publishers: Vec<Publisher>,
-    lines: Lines,
-    tally: Tally,
+    topics: Vec<Topic>,
     /// Room for the beginning of a line, then for one receive.
     inbox: Vec<u8>,
+    /// How much of the inbox is that room: the longest line there is.
+    room: usize,
     clock: Instant,
     latency: Histogram<u64>,
     receives: u64,
-    /// While set, received lines only say who is there: by receiver each publisher's last round.
-    syncing: Option<Vec<u64>>,
 }
 
-/// A connection as what it receives; the first are the readers, the rest the publishers' own.
+/// A connection as what it receives. Those of a topic stand together: first its readers, then its
+/// publishers' own.
 #[derive(Debug)]
 struct Receiver {
     stream: TcpStream,
+    topic: usize,
     /// The beginning of a line whose end did not come yet.
     begun: Vec<u8>,
     /// Every line is checked byte by byte, and its latency recorded.
     sampled: bool,
 }
 
-/// A connection as what it sends.
-#[derive(Debug)]
-struct Publisher {
-    receiver: usize,
-    stencil: Stencil,
-    out: Vec<u8>,
-    written: usize,
-    blocked: bool,
+impl Workload {
+    /// Connections of a topic that only listen on this wire: one more for each publisher that has
+    /// others to hear and cannot do it itself, so that a line goes to as many on every wire.
+    fn listeners(&self, format: Format) -> usize {
+        if format.publishers_listen() { self.readers } else { self.readers + self.publishers - 1 }
+    }
+
+    /// How many connections there are on this wire.
+    pub fn connections(&self, format: Format) -> usize {
+        self.topics * (self.listeners(format) + self.publishers)
+    }
+}
+
+/// The name of a topic; all names are equally long.
+pub fn topic_name(number: usize) -> String {
+    format!("t{number:05}")
 }
 
 impl Traffic {
     /// Connects everybody and waits until each receiver hears each publisher.
-    pub fn connect(
-        addr: SocketAddr,
-        pid: u32,
-        format: Format,
-        workload: Workload,
-        interrupt: &Interrupt,
-    ) -> Result<Self> {
-        let Workload { publishers, readers, size, .. } = workload;
-        let streams = clients::connect_all(addr, readers + publishers, pid, interrupt)?;
+    pub fn connect(place: &Place, workload: Workload, interrupt: &Interrupt) -> Result<Self> {
+        let Place { addrs, format } = place;
+        let (format, listeners) = (*format, workload.listeners(*format));
+        let each = listeners + workload.publishers;
+        let names: Vec<String> = (0..workload.topics).map(topic_name).collect();
+        let addr = |index: usize| match (workload.topics, format.names_topics()) {
+            (1, _) | (_, true) => addrs[index % each % addrs.len()],
+            (_, false) => addrs[index / each],
+        };
+        let seat = |index: usize| {
+            let role = if index % each < listeners { Role::Reader } else { Role::Publisher };
+            (role, names[index / each].as_str())
+        };
+        let streams = clients::connect_all(addr, workload.connections(format), interrupt)?;
+        let clients = clients::greet_all(streams, format, seat, interrupt)?;
         let poller = Poller::new()?;
-        let mut receivers = Vec::with_capacity(streams.len());
-        for (index, stream) in streams.into_iter().enumerate() {
+        let mut receivers = Vec::with_capacity(clients.len());
+        for (index, Client { stream, begun }) in clients.into_iter().enumerate() {
             poller.add(&stream, index as u64, EventFlags::IN)?;
-            let sampled = [0, readers / 2, readers - 1].contains(&index);
-            receivers.push(Receiver { stream, begun: Vec::new(), sampled });
+            let (topic, local) = (index / each, index % each);
+            let sampled = topic == 0 && [0, listeners / 2, listeners - 1].contains(&local);
+            receivers.push(Receiver { stream, topic, begun, sampled });
         }
-        let own = &receivers[readers..];
-        let from: Vec<_> =
-            own.iter().map(|own| own.stream.local_addr()).collect::<Result<_, _>>()?;
-        let publishers = (0..publishers).map(|number| Publisher {
-            receiver: readers + number,
-            stencil: Stencil::new(number, size),
-            out: Vec::new(),
-            written: 0,
-            blocked: false,
-        });
-        let lines = Lines::new(format, &from, size);
+        let mut topics = Vec::with_capacity(names.len());
+        for (own, name) in receivers.chunks(each).zip(&names) {
+            let first = topics.len() * each;
+            topics.push(Topic::new(name, format, workload, own, first)?);
+        }
+        let room = topics.iter().map(|topic| topic.lines.line_len_max()).max().unwrap_or(0);
         let mut traffic = Self {
             workload,
+            format,
             interrupt: interrupt.clone(),
             poller,
             receivers,
-            publishers: publishers.collect(),
-            inbox: vec![0; lines.line_len_max() + READ_BYTES],
-            lines,
-            tally: Tally::new(readers, workload.publishers),
+            topics,
+            inbox: vec![0; room + READ_BYTES],
+            room,
             clock: Instant::now(),
             latency: Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)?,
             receives: 0,
-            syncing: None,
         };
         traffic.sync()?;
         Ok(traffic)
@@ -155,39 +164,28 @@ impl Traffic {
 
     /// Sends until the given end, then waits until everybody got everything.
     pub fn run(&mut self, until: Until) -> Result<Phase> {
-        self.latency.reset();
-        let (began, first) = (Instant::now(), self.tally.delivered());
-        let sent_before: Vec<_> = self.sent();
-        let mut heard = (began, first);
+        let mut phase = Started::now(self);
         loop {
             let now = Instant::now();
             let mut sending = false;
-            for (publisher, &sent_before) in sent_before.iter().enumerate() {
-                let left = match until {
-                    Until::Elapsed(limit) if now - began >= limit => 0,
-                    Until::Elapsed(_) => u64::MAX,
-                    Until::Messages(limit) => limit - (self.tally.sent(publisher) - sent_before),
-                };
-                self.top_up(publisher, left)?;
-                sending |= left > 0 || !self.publishers[publisher].out.is_empty();
+            for topic in 0..self.topics.len() {
+                for publisher in 0..self.workload.publishers {
+                    let left = match until {
+                        Until::Elapsed(limit) if now - phase.began >= limit => 0,
+                        Until::Elapsed(_) => u64::MAX,
+                        Until::Messages(limit) => limit - phase.sent_since(self, topic, publisher),
+                    };
+                    self.top_up(topic, publisher, left)?;
+                    sending |= left > 0 || !self.topics[topic].publishers[publisher].out.is_empty();
+                }
             }
-            if !sending && self.tally.delivered() == self.tally.due() {
+            if !sending && self.delivered() == self.due() {
                 break;
             }
             self.turn(WAIT_MAX)?;
-            if heard.1 != self.tally.delivered() {
-                heard = (now, self.tally.delivered());
-            } else if now - heard.0 > STALL_MAX {
-                bail!(self.stalled());
-            }
+            phase.check(self, now)?;
         }
-        let elapsed = began.elapsed();
-        if let Some((receiver, publisher, got, sent)) = self.tally.missing() {
-            bail!("receiver {receiver} got {got} of {sent} lines of publisher {publisher}");
-        }
-        let messages =
-            self.sent().into_iter().zip(&sent_before).map(|(sent, before)| sent - before);
-        Ok(Phase { elapsed, messages: messages.sum(), deliveries: self.tally.delivered() - first })
+        phase.end(self)
     }
 
     /// Lets the server fall asleep, and makes sure that nothing more comes than was due.
@@ -201,27 +199,44 @@ impl Traffic {
         &self.latency
     }
 
+    /// How many lines all receivers got together.
+    fn delivered(&self) -> u64 {
+        self.topics.iter().map(|topic| topic.tally.delivered()).sum()
+    }
+
+    /// How many they must get of what was sent.
+    fn due(&self) -> u64 {
+        self.topics.iter().map(|topic| topic.tally.due()).sum()
+    }
+
+    /// By topic and publisher.
     fn sent(&self) -> Vec<u64> {
-        (0..self.publishers.len()).map(|publisher| self.tally.sent(publisher)).collect()
+        let publishers = 0..self.workload.publishers;
+        let of = |topic: &Topic| publishers.clone().map(|p| topic.tally.sent(p)).collect();
+        self.topics.iter().flat_map::<Vec<u64>, _>(of).collect()
     }
 
     /// Asks, in rounds, until one round of every publisher reached every other connection; then
     /// all are registered at the server, and all earlier rounds have been delivered or dropped.
     fn sync(&mut self) -> Result<()> {
-        let publishers = self.publishers.len();
-        self.syncing = Some(vec![0; self.receivers.len() * publishers]);
+        for topic in &mut self.topics {
+            let connections = topic.readers + topic.publishers.len();
+            topic.syncing = Some(vec![0; connections * topic.publishers.len()]);
+        }
         for round in 1..=SYNC_ROUNDS_MAX {
-            for publisher in &mut self.publishers {
-                publisher.stencil.write_sync(&mut publisher.out, round);
-            }
-            for publisher in 0..publishers {
-                self.write(publisher)?;
+            for topic in 0..self.topics.len() {
+                for publisher in 0..self.workload.publishers {
+                    let Publisher { stencil, out, .. } =
+                        &mut self.topics[topic].publishers[publisher];
+                    stencil.write_sync(out, round);
+                    self.write(topic, publisher)?;
+                }
             }
             let end = Instant::now() + SYNC_ROUND;
             while Instant::now() < end {
                 self.turn(SYNC_ROUND)?;
-                if self.all_heard(round) {
-                    self.syncing = None;
+                if self.topics.iter().all(|topic| topic.all_heard(round, self.format)) {
+                    self.topics.iter_mut().for_each(|topic| topic.syncing = None);
                     return Ok(());
                 }
             }
@@ -229,48 +244,39 @@ impl Traffic {
         bail!("{SYNC_ROUNDS_MAX} times not all connections heard all publishers");
     }
 
-    fn all_heard(&self, round: u64) -> bool {
-        let publishers = self.publishers.len();
-        let readers = self.workload.readers;
-        let Some(rounds) = &self.syncing else { return true };
-        rounds.iter().enumerate().all(|(at, &heard)| {
-            let (receiver, publisher) = (at / publishers, at % publishers);
-            heard == round || receiver == readers + publisher
-        })
-    }
-
     /// Fills a publisher's window, in one write if the kernel takes it.
-    fn top_up(&mut self, number: usize, left: u64) -> Result<()> {
+    fn top_up(&mut self, topic: usize, number: usize, left: u64) -> Result<()> {
         loop {
-            let publisher = &mut self.publishers[number];
+            let Topic { publishers, tally, .. } = &mut self.topics[topic];
+            let publisher = &mut publishers[number];
             if !publisher.out.is_empty() {
                 return Ok(());
             }
             let batch_max = (BATCH_BYTES_MAX / self.workload.size).max(1) as u64;
-            let room = self.tally.room(number, self.workload.window).min(left).min(batch_max);
+            let room = tally.room(number, self.workload.window).min(left).min(batch_max);
             if room == 0 {
                 return Ok(());
             }
             let stamp = hex(self.clock.elapsed().as_nanos() as u64);
-            let first = self.tally.sent(number);
+            let first = tally.sent(number);
             for sequence in first..first + room {
                 publisher.stencil.write(&mut publisher.out, sequence, &stamp);
             }
-            self.tally.add_sent(number, room);
-            self.write(number)?;
+            tally.add_sent(number, room);
+            self.write(topic, number)?;
             if left < u64::MAX {
                 return Ok(());
             }
         }
     }
 
-    fn write(&mut self, number: usize) -> Result<()> {
-        let publisher = &mut self.publishers[number];
+    fn write(&mut self, topic: usize, number: usize) -> Result<()> {
+        let publisher = &mut self.topics[topic].publishers[number];
         let stream = &self.receivers[publisher.receiver].stream;
         match net::send(stream, &publisher.out[publisher.written..], SendFlags::NOSIGNAL) {
             Ok(sent) => publisher.written += sent,
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(error) => bail!("publisher {number} cannot send: {error}"),
+            Err(error) => bail!("publisher {number} of topic {topic} cannot send: {error}"),
         }
         let blocked = publisher.written < publisher.out.len();
         if !blocked {
@@ -291,8 +297,10 @@ impl Traffic {
         for index in 0..ready {
             let (token, flags) = self.poller.event(index);
             let receiver = token as usize;
-            if flags.contains(EventFlags::OUT) {
-                self.write(receiver - self.workload.readers)?;
+            if flags.contains(EventFlags::OUT)
+                && let (topic, Some(publisher)) = self.seat(receiver)
+            {
+                self.write(topic, publisher)?;
             }
             if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
                 self.receive(receiver).with_context(|| self.name(receiver))?;
@@ -304,10 +312,10 @@ impl Traffic {
     fn receive(&mut self, number: usize) -> Result<()> {
         let receiver = &mut self.receivers[number];
         // What is received stands behind the beginning of a line that came earlier.
-        let room = self.lines.line_len_max();
-        let begin = room - receiver.begun.len();
-        self.inbox[begin..room].copy_from_slice(&receiver.begun);
-        let got = match net::recv(&receiver.stream, &mut self.inbox[room..], RecvFlags::empty()) {
+        let begin = self.room - receiver.begun.len();
+        self.inbox[begin..self.room].copy_from_slice(&receiver.begun);
+        let inbox = &mut self.inbox[self.room..];
+        let got = match net::recv(&receiver.stream, inbox, RecvFlags::empty()) {
             Ok((0, _)) => {
                 let begun = String::from_utf8_lossy(&receiver.begun);
                 bail!("the server closed the connection; unfinished: {begun:?}");
@@ -316,54 +324,84 @@ impl Traffic {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Err(error) => bail!("cannot receive: {error}"),
         };
-        let chunk = &self.inbox[begin..room + got];
-        let used = if let Some(rounds) = &mut self.syncing {
-            let publishers = self.publishers.len();
-            self.lines.walk_sync(chunk, &mut rounds[number * publishers..][..publishers])?.bytes
+        let chunk = &self.inbox[begin..self.room + got];
+        let topic = &mut self.topics[receiver.topic];
+        let publishers = topic.publishers.len();
+        let local = number - topic.first;
+        let walked = if let Some(rounds) = &mut topic.syncing {
+            topic.lines.walk_sync(chunk, &mut rounds[local * publishers..][..publishers])?
         } else {
             self.receives += 1;
             let now_ns = receiver.sampled.then(|| self.clock.elapsed().as_nanos() as u64);
             let whole = receiver.sampled || self.receives.is_multiple_of(WHOLE_EVERY);
             let depth = if whole { Depth::Whole } else { Depth::Counted };
-            let (latency, lines) = (&mut self.latency, &mut self.lines);
-            let mut used = 0;
-            self.tally.receive(number, |next| -> Result<u64, LineFault> {
-                let walked = lines.walk(chunk, next, depth, |sent_ns, count| {
+            let (latency, lines) = (&mut self.latency, &mut topic.lines);
+            topic.tally.receive(local, |next| {
+                lines.walk(chunk, next, depth, |sent_ns, count| {
                     if let Some(now_ns) = now_ns {
                         latency.saturating_record_n(now_ns.saturating_sub(sent_ns), count);
                     }
-                })?;
-                used = walked.bytes;
-                Ok(walked.lines)
-            })?;
-            used
+                })
+            })?
         };
-        let begun = &chunk[used..];
-        if begun.len() >= room {
-            let text = String::from_utf8_lossy(&begun[..room.min(300)]);
-            bail!("a line that does not end: {text:?}");
+        let begun = &chunk[walked.bytes..];
+        if begun.len() >= self.room {
+            bail!("a line that does not end: {:?}", shown(begun));
         }
         receiver.begun.clear();
         receiver.begun.extend_from_slice(begun);
+        if walked.questions > 0 {
+            self.answer(number, walked.questions)?;
+        }
         Ok(())
     }
 
-    fn name(&self, receiver: usize) -> String {
-        match receiver.checked_sub(self.workload.readers) {
-            None => format!("reader {receiver}"),
-            Some(publisher) => format!("publisher {publisher}'s own connection"),
+    /// Answers what the server asked, behind whatever a publisher still has to send.
+    fn answer(&mut self, receiver: usize, times: u64) -> Result<()> {
+        let (_, answer) = self.format.question();
+        if let (topic, Some(number)) = self.seat(receiver) {
+            let publisher = &mut self.topics[topic].publishers[number];
+            (0..times).for_each(|_| publisher.out.extend_from_slice(answer));
+            return self.write(topic, number);
         }
+        for _ in 0..times {
+            // Readers send nothing else, so the kernel has room for these few bytes.
+            net::send(&self.receivers[receiver].stream, answer, SendFlags::NOSIGNAL)?;
+        }
+        Ok(())
+    }
+
+    /// Its topic, and the number of the publisher that it is there.
+    fn seat(&self, receiver: usize) -> (usize, Option<usize>) {
+        let topic = self.receivers[receiver].topic;
+        let Topic { first, readers, .. } = self.topics[topic];
+        (topic, (receiver - first).checked_sub(readers))
+    }
+
+    fn name(&self, receiver: usize) -> String {
+        let (topic, publisher) = self.seat(receiver);
+        let name = match publisher {
+            None => format!("reader {}", receiver - self.topics[topic].first),
+            Some(publisher) => format!("publisher {publisher}'s own connection"),
+        };
+        if self.topics.len() == 1 { name } else { format!("topic {topic}, {name}") }
+    }
+
+    /// Whoever misses something, and what.
+    fn missing(&self) -> Option<String> {
+        self.topics.iter().find_map(|topic| {
+            let (local, publisher, got, sent) = topic.tally.missing()?;
+            let receiver = topic.first + local;
+            let begun = shown(&self.receivers[receiver].begun);
+            let name = self.name(receiver);
+            Some(format!(
+                "{name} got {got} of {sent} lines of publisher {publisher}, then {begun:?}"
+            ))
+        })
     }
 
     fn stalled(&self) -> String {
-        let missing = match self.tally.missing() {
-            Some((receiver, publisher, got, sent)) => {
-                let name = self.name(receiver);
-                let begun = String::from_utf8_lossy(&self.receivers[receiver].begun);
-                format!("{name} got {got} of {sent} lines of publisher {publisher}, then {begun:?}")
-            }
-            None => "the server takes no more".to_owned(),
-        };
-        format!("nothing came for {} s: {missing}", STALL_MAX.as_secs())
+        let missing = self.missing().unwrap_or_else(|| "the server takes no more".to_owned());
+        format!("nothing came for {} s: {missing}", phase::STALL_MAX.as_secs())
     }
 }

@@ -1,12 +1,14 @@
-//! Who received what, and how much each publisher may therefore send.
+//! Who received what of one topic, and how much each publisher may therefore send.
 
-use crate::line::OWN;
+use crate::line::{OWN, Walked};
 
 /// Counts of every receiver and publisher. The first receivers are the readers; behind them stand
-/// the publishers' own connections, which receive what other publishers send.
+/// the publishers' own connections, which receive what other publishers send, or nothing.
 #[derive(Debug)]
 pub struct Tally {
     readers: usize,
+    /// Who gets a line: all the readers, and perhaps the other publishers.
+    others: u64,
     /// The next sequence of each publisher at each receiver: `[receiver * publishers + publisher]`.
     next: Vec<u64>,
     /// How many lines each publisher sent.
@@ -21,14 +23,21 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Nothing sent yet.
-    pub fn new(readers: usize, publishers: usize) -> Self {
+    /// Nothing sent yet; `listen` says whether publishers hear each other.
+    pub fn new(readers: usize, publishers: usize, listen: bool) -> Self {
         let mut next = vec![0; (readers + publishers) * publishers];
         for publisher in 0..publishers {
-            next[(readers + publisher) * publishers + publisher] = OWN;
+            let own = &mut next[(readers + publisher) * publishers..][..publishers];
+            if listen {
+                own[publisher] = OWN;
+            } else {
+                own.fill(OWN);
+            }
         }
+        let others = if listen { readers + publishers - 1 } else { readers };
         Self {
             readers,
+            others: others as u64,
             next,
             sent: vec![0; publishers],
             floor: vec![0; publishers],
@@ -48,10 +57,9 @@ impl Tally {
         self.delivered
     }
 
-    /// How many they must get of what was sent: each line goes to all but its publisher.
+    /// How many they must get of what was sent.
     pub fn due(&self) -> u64 {
-        let others = (self.readers + self.sent.len() - 1) as u64;
-        self.sent.iter().sum::<u64>() * others
+        self.sent.iter().sum::<u64>() * self.others
     }
 
     /// How many lines a publisher may send: the window less what some reader did not yet get.
@@ -68,24 +76,25 @@ impl Tally {
         self.sent[publisher] += lines;
     }
 
-    /// A receiver's counts are brought up to date by `walk`, which returns how many lines it saw.
+    /// A receiver's counts are brought up to date by `walk`, which returns what it saw.
     #[inline]
     pub fn receive<E>(
         &mut self,
         receiver: usize,
-        walk: impl FnOnce(&mut [u64]) -> Result<u64, E>,
-    ) -> Result<(), E> {
+        walk: impl FnOnce(&mut [u64]) -> Result<Walked, E>,
+    ) -> Result<Walked, E> {
         let publishers = self.sent.len();
         let next = &mut self.next[receiver * publishers..][..publishers];
         self.before.copy_from_slice(next);
-        self.delivered += walk(next)?;
+        let walked = walk(next)?;
+        self.delivered += walked.lines;
         if receiver < self.readers {
             let counts = self.before.iter().zip(next.iter()).zip(&self.floor);
             for (((before, now), floor), at_floor) in counts.zip(&mut self.at_floor) {
                 *at_floor -= usize::from(before != now && before == floor);
             }
         }
-        Ok(())
+        Ok(walked)
     }
 
     /// The first receiver that misses something, and what: `(receiver, publisher, got, sent)`.
@@ -114,16 +123,16 @@ mod tests {
 
     fn receive(tally: &mut Tally, receiver: usize, publisher: usize, lines: u64) {
         tally
-            .receive(receiver, |next| -> Result<u64, ()> {
+            .receive(receiver, |next| -> Result<Walked, ()> {
                 next[publisher] += lines;
-                Ok(lines)
+                Ok(Walked { lines, ..Walked::default() })
             })
             .unwrap();
     }
 
     #[test]
     fn the_slowest_reader_decides_the_room() {
-        let mut tally = Tally::new(3, 1);
+        let mut tally = Tally::new(3, 1, true);
         assert_eq!(tally.room(0, 8), 8);
         tally.add_sent(0, 8);
         assert_eq!(tally.room(0, 8), 0);
@@ -142,12 +151,22 @@ mod tests {
 
     #[test]
     fn publishers_receive_from_others_and_hold_nobody_up() {
-        let mut tally = Tally::new(1, 2);
+        let mut tally = Tally::new(1, 2, true);
         tally.add_sent(0, 2);
         receive(&mut tally, 0, 0, 2);
         assert_eq!((tally.room(0, 2), tally.room(1, 2)), (2, 2));
         assert_eq!(tally.missing(), Some((2, 0, 0, 2)), "publisher 1 did not get it yet");
         receive(&mut tally, 2, 0, 2);
         assert_eq!((tally.missing(), tally.delivered(), tally.due()), (None, 4, 4));
+    }
+
+    #[test]
+    fn publishers_that_only_send_are_due_nothing() {
+        let mut tally = Tally::new(2, 2, false);
+        tally.add_sent(0, 3);
+        assert_eq!(tally.due(), 6);
+        receive(&mut tally, 0, 0, 3);
+        receive(&mut tally, 1, 0, 3);
+        assert_eq!((tally.missing(), tally.delivered(), tally.room(0, 4)), (None, 6, 4));
     }
 }

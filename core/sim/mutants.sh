@@ -37,6 +37,10 @@ for name in $names; do
     if said=$(timeout 120 "$sim" --seeds "$seeds" --no-places --quiet 2>&1); then
         echo "SURVIVED  $name"
         survived="$survived $name"
+    elif ! printf '%s\n' "$said" | grep -q '^seed [0-9]* failed'; then
+        # A run that was cut off has found nothing.
+        echo "NO VERDICT  $name  ($(($(date +%s) - began)) s)"
+        survived="$survived $name"
     else
         why=$(printf '%s\n' "$said" | sed -n '2p' | cut -c 1-90)
         echo "found     $name  (seed $(printf '%s\n' "$said" | sed -n 's/^seed \([0-9]*\) failed.*/\1/p'), $(($(date +%s) - began)) s: $why)"

@@ -74,6 +74,44 @@ pub enum Event {
         /// The topic.
         topic: TopicId,
     },
+    /// Messages that another shard took got their place in a topic of this one; only with
+    /// `report_messages`.
+    Ordered {
+        /// Which shard.
+        shard: u8,
+        /// The topic.
+        topic: TopicId,
+        /// The number of the first of them. None: nobody could have read them.
+        number: Option<u64>,
+        /// How many.
+        messages: u32,
+    },
+    /// A replica of a topic of another shard begins; only with `report_messages`.
+    ReplicaBegins {
+        /// The topic.
+        topic: TopicId,
+        /// The number of its first message.
+        number: u64,
+    },
+    /// Messages came to a replica; only with `report_messages`.
+    Replicated {
+        /// The topic.
+        topic: TopicId,
+        /// The number of the first of them.
+        number: u64,
+        /// How many.
+        messages: u32,
+    },
+    /// Another shard gave no sign of life for ten seconds: it is not waited for any more.
+    LinkDead {
+        /// Which.
+        shard: u8,
+    },
+    /// Another shard had taken this one for dead: readers of its topics were cut.
+    LinkLost {
+        /// Which.
+        shard: u8,
+    },
     /// An address was struck by the quarantine.
     Struck {
         /// A connection of it.

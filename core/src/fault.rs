@@ -131,6 +131,8 @@ pub enum ConfigError {
     TopicName,
     /// No slot is left for another topic or listener.
     Full,
+    /// There are 1 to 16 shards.
+    Shards,
 }
 
 impl ConfigError {
@@ -155,6 +157,7 @@ impl ConfigError {
             Self::TopicName => {
                 "a topic's name is 1 to 64 bytes without control characters, *, >, +, # or a leading $"
             }
+            Self::Shards => "there can be 1 to 16 shards",
             Self::Full => "no slot is left for another topic or listener",
         }
     }

@@ -33,6 +33,7 @@ mod fault;
 mod id;
 mod limits;
 pub mod line;
+mod link;
 mod log;
 mod prefix;
 mod pump;
@@ -52,6 +53,9 @@ pub use event::{Event, NotRelayed, Reason};
 pub use fault::{ConfigError, PeerFault, Refusal};
 pub use id::{ConnId, TopicId};
 pub use limits::{COALESCE_MAX, LagRule, Limits, LineLimits, QuarantineLimits, RESERVE, Slowdown};
+pub use link::{
+    Far, Feed, HEADER as LINK_HEADER, LinkSlots, LinkTaken, Peer, Ring, SHARDS_MAX, home_of,
+};
 pub use prefix::{Network, Prefix, PrefixBucket, PrefixSlot};
 pub use pump::{Carrier, Next, Started, pump, send};
 pub use quarantine::{Ban, Offence, Verdict};

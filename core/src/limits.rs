@@ -203,6 +203,12 @@ impl Limits {
         if line > wait { line } else { wait }
     }
 
+    /// Bytes of the longest record of a link: what a ring, and whoever carries it, must hold.
+    #[must_use]
+    pub const fn record_bytes_max(&self) -> usize {
+        crate::link::HEADER.saturating_add(self.line.envelope_bytes_max as usize)
+    }
+
     /// Whether a relay can be built to these limits.
     ///
     /// # Errors

@@ -168,6 +168,36 @@ impl Log {
         }
     }
 
+    /// Writes whole lines that were reserved, each of which gets a number.
+    pub(crate) fn write_lines<P: Pool>(
+        &mut self,
+        memory: &mut Memory<'_, P>,
+        author: Ref,
+        mut lines: &[u8],
+    ) {
+        while !lines.is_empty() {
+            let _ = self.tail(memory, author);
+            let len = lines.len().min(self.room(memory, author) as usize);
+            let (here, rest) = lines.split_at_checked(len).unwrap_or((lines, &[]));
+            self.write(memory, author, here);
+            // A link must know how many ended before it.
+            let ended = memchr::memchr_iter(b'\n', here).count() as u64;
+            self.messages = self.messages.saturating_add(ended);
+            lines = rest;
+        }
+    }
+
+    /// Goes on with a later number: messages that are not here are passed over. Nobody who stands
+    /// in the log reads on in it.
+    pub(crate) fn skip_to<P: Pool>(&mut self, memory: &mut Memory<'_, P>, number: u64) {
+        let skipped = number.saturating_sub(self.messages);
+        self.messages = number;
+        if self.newest.is_some() {
+            let newest = memory.at_mut(self.newest);
+            newest.messages = newest.messages.saturating_add(skipped);
+        }
+    }
+
     /// Space for a message of `len` bytes in one piece, if the link at the head has it; the caller
     /// fills all of it and says so by [`Log::wrote`].
     pub(crate) fn contiguous<'m, P: Pool>(
@@ -291,7 +321,7 @@ pub(crate) fn run<P: Pool>(memory: &Memory<'_, P>, link: Ref, nth: u32) -> (u32,
 }
 
 /// The first run of a link that ends after `offset`.
-fn run_after<P: Pool>(memory: &Memory<'_, P>, link: Ref, offset: u32) -> u32 {
+pub(crate) fn run_after<P: Pool>(memory: &Memory<'_, P>, link: Ref, offset: u32) -> u32 {
     let (mut low, mut high) = (0_u32, memory.at(link).runs);
     while low < high {
         let middle = low.midpoint(high);

@@ -53,6 +53,17 @@ impl Prefix {
         self.0[0] == 0
     }
 
+    /// The prefix of those bytes, if there is one.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: [u8; 16] = bytes.try_into().ok()?;
+        matches!(bytes, [V4, 24 | 32, ..] | [V6, 48 | 64, ..]).then_some(Self(bytes))
+    }
+
+    /// Whether it is a neighbourhood.
+    pub(crate) const fn is_parent(self) -> bool {
+        matches!(self.0, [V4, 24, ..] | [V6, 48, ..])
+    }
+
     pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }

@@ -222,6 +222,44 @@ impl<'s> Quarantine<'s> {
         self.strike(now, prefix, offence, live, Some(span))
     }
 
+    /// Another shard struck an address, for `seconds_s`, or only throttled it where that is 0.
+    pub(crate) fn adopt(&mut self, now: Instant, key: Prefix, strikes: u8, seconds_s: u32) {
+        let (now_ms, now_s) = (now.as_nanos() / 1_000_000, seconds(now));
+        let entry = if key.is_parent() {
+            find_or_evict(set_mut(self.parents, &self.secret, key), key, now_ms, now_s)
+        } else {
+            self.entry(now, key)
+        };
+        let span = if seconds_s == 0 { THROTTLE_S } else { seconds_s };
+        let Some(entry) = entry else {
+            // Its set is full of bans: as for one of our own, the neighbourhood answers.
+            if seconds_s > 0 && !key.is_parent() {
+                self.adopt_parent(now, key.parent(), strikes, span);
+            }
+            return;
+        };
+        if entry.until_s <= now_s {
+            entry.refuse = 0;
+        }
+        entry.strikes = entry.strikes.max(strikes);
+        entry.until_s = entry.until_s.max(now_s.saturating_add(span));
+        entry.throttle = 1;
+        if seconds_s > 0 && !cfg!(wardline_mutant = "ban_adopted_softly") {
+            entry.refuse = 1;
+            self.bans = self.bans.saturating_add(1);
+        }
+    }
+
+    fn adopt_parent(&mut self, now: Instant, parent: Prefix, strikes: u8, span_s: u32) {
+        let (now_ms, now_s) = (now.as_nanos() / 1_000_000, seconds(now));
+        let set = set_mut(self.parents, &self.secret, parent);
+        if let Some(entry) = find_or_evict(set, parent, now_ms, now_s) {
+            entry.refuse = 1;
+            entry.strikes = entry.strikes.max(strikes);
+            entry.until_s = entry.until_s.max(now_s.saturating_add(span_s));
+        }
+    }
+
     fn strike(
         &mut self,
         now: Instant,

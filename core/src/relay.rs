@@ -13,9 +13,12 @@ mod deadlines;
 mod door;
 mod input;
 mod leave;
+mod link;
+mod link_in;
 mod output;
 mod patience;
 mod pressure;
+mod publish;
 
 use core::net::SocketAddr;
 
@@ -218,6 +221,8 @@ pub struct Relay<'s, P> {
     draining: Option<u32>,
     /// Where the search for the largest input begins.
     hand: u32,
+    /// The other shards of the process, if there are any.
+    links: link::Links<'s>,
 }
 
 impl<'s, P: Pool> Relay<'s, P> {
@@ -292,6 +297,7 @@ impl<'s, P: Pool> Relay<'s, P> {
             evicted_turn: 0,
             draining: None,
             hand: 0,
+            links: link::Links::none(),
             limits,
         })
     }
@@ -312,6 +318,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         }
         let slot = self.topics.take().ok_or(ConfigError::Full)?;
         *self.topics.at_mut(slot) = topic;
+        self.settle_home(slot);
         Ok(TopicId(slot))
     }
 
@@ -335,7 +342,8 @@ impl<'s, P: Pool> Relay<'s, P> {
     /// Connections that it knows, those that are ending too.
     #[must_use]
     pub fn connections(&self) -> u32 {
-        self.sessions.used()
+        let others = u32::from(self.links.shards).saturating_sub(1);
+        self.sessions.used().saturating_sub(others)
     }
 
     /// Blocks and segments taken.
@@ -368,7 +376,7 @@ impl<'s, P: Pool> Relay<'s, P> {
                 self.share(session.topic) as usize
             }
             Phase::Finished => self.limits.receive_bytes as usize,
-            Phase::Free | Phase::Leaving | Phase::Closing => 0,
+            Phase::Free | Phase::Leaving | Phase::Closing | Phase::Link => 0,
         }
     }
 
@@ -396,7 +404,9 @@ impl<'s, P: Pool> Relay<'s, P> {
             self.turn = self.turn.wrapping_add(1);
             self.backlog.append(&mut self.sessions, &mut self.unserved);
             self.backlog.append(&mut self.sessions, &mut self.deferred);
-            let again = self.backlog.first().is_some() || self.draining_goes_on();
+            let again = self.backlog.first().is_some()
+                || self.draining_goes_on()
+                || self.links.unblocked(self.memory.freed);
             return Output::Wait(if again { Some(self.now) } else { self.wheel.next() });
         }
     }
@@ -446,7 +456,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         let pause = match session.phase() {
             Phase::Open => session.flags.has(Flags::BACKLOG),
             Phase::Finished => false,
-            Phase::Free | Phase::Leaving | Phase::Closing => true,
+            Phase::Free | Phase::Leaving | Phase::Closing | Phase::Link => true,
         };
         if pause == session.flags.has(Flags::PAUSED) {
             return None;
@@ -468,11 +478,19 @@ impl<'s, P: Pool> Relay<'s, P> {
             topic.touched = 0;
             self.release_if_enough(slot);
             self.press(slot);
+            self.list_feeds(slot);
         }
         self.drain_some();
         let freed = self.memory.freed;
-        if freed != self.freed_seen {
+        if freed != self.freed_seen || self.links.eased {
             self.freed_seen = freed;
+            if core::mem::take(&mut self.links.eased)
+                && let Some(blocked) = &mut self.links.blocked
+            {
+                // Whatever it waits for may have come.
+                blocked.0 = u64::MAX;
+            }
+            self.deferred.append(&mut self.sessions, &mut self.links.stalled);
             if !cfg!(wardline_mutant = "starved_for_ever") {
                 self.deferred.append(&mut self.sessions, &mut self.starved);
             }
@@ -495,7 +513,7 @@ impl<'s, P: Pool> Relay<'s, P> {
     fn find(&self, conn: ConnId) -> Option<Ref> {
         let session = self.sessions.find(conn.slot())?;
         let same = session.generation == conn.generation() || cfg!(wardline_mutant = "stale_id");
-        (same && session.phase() != Phase::Free).then_some(conn.slot())
+        (same && session.is_connection()).then_some(conn.slot())
     }
 
     /// The same for a completion, which counts where it came too late.

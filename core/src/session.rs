@@ -101,6 +101,8 @@ pub(crate) enum Phase {
     Finished,
     /// The frontend was told to close it, and has not said that it has.
     Closing,
+    /// No connection: another shard.
+    Link,
 }
 
 /// Whether a send is out.
@@ -185,6 +187,8 @@ pub struct Session {
     /// Until then its messages cost ten times as much: its address was struck.
     pub(crate) throttled_until: Instant,
     pub(crate) close_at: Instant,
+    /// Messages of this shard on a topic of another one that were taken before it came.
+    pub(crate) joined: u64,
     pub(crate) rate: Bucket,
     pub(crate) warnings: Bucket,
     pub(crate) denied_since: Instant,
@@ -251,6 +255,7 @@ impl Session {
             2 => Phase::Leaving,
             3 => Phase::Finished,
             4 => Phase::Closing,
+            5 => Phase::Link,
             _ => Phase::Free,
         }
     }
@@ -262,7 +267,13 @@ impl Session {
             Phase::Leaving => 2,
             Phase::Finished => 3,
             Phase::Closing => 4,
+            Phase::Link => 5,
         };
+    }
+
+    /// Whether the slot is a connection's, one that is ending or not.
+    pub(crate) const fn is_connection(&self) -> bool {
+        matches!(self.phase(), Phase::Open | Phase::Leaving | Phase::Finished | Phase::Closing)
     }
 
     pub(crate) const fn is_open(&self) -> bool {

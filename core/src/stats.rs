@@ -124,6 +124,24 @@ stats! {
     strikes_withheld,
     /// Times that an address was seen flapping.
     flapping,
+    /// Times that input waited because a link to another shard had no room.
+    link_full,
+    /// Times that what another shard brought waited: memory, or a shard that lags.
+    link_waits,
+    /// Messages that other shards brought.
+    from_shards,
+    /// Bytes of messages given to other shards.
+    link_bytes,
+    /// Readers cut because what another shard brought found no room, or had a hole.
+    replica_cuts,
+    /// Shards that gave no sign of life for ten seconds.
+    links_dead,
+    /// Times that another shard took this one for dead.
+    links_lost,
+    /// Strikes that another shard told.
+    bans_from_shards,
+    /// Strikes that other shards were not told, for too many were waiting.
+    bans_untold,
     /// Events that found the ring full.
     events_dropped,
 }

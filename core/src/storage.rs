@@ -332,6 +332,10 @@ impl<'s, P: Pool> Memory<'s, P> {
         self.blocks.used
     }
 
+    pub(crate) fn blocks_free(&self) -> u32 {
+        self.blocks.count.saturating_sub(self.blocks.used)
+    }
+
     pub(crate) fn segments_used(&self) -> u32 {
         self.segments.used
     }

@@ -23,6 +23,10 @@ pub struct Topic {
     pub(crate) waiting: Ref,
     /// Readers that wait for more to come.
     pub(crate) patience: Patience,
+    /// The shard that gives it its order, plus one; 0: this one.
+    pub(crate) home: u8,
+    /// Other shards that hold a replica of it.
+    pub(crate) feeds: u8,
     /// Cursors in all.
     pub(crate) cursors: u32,
     /// Connections whose last send was short or did not complete at once.
@@ -76,6 +80,21 @@ impl Topic {
     #[must_use]
     pub fn name(&self) -> &[u8] {
         self.name.get(..usize::from(self.name_len)).unwrap_or_default()
+    }
+
+    /// The other shard that gives it its order.
+    pub(crate) const fn home(&self) -> Option<u8> {
+        self.home.checked_sub(1)
+    }
+
+    /// Whether other shards have to do with it.
+    pub(crate) const fn is_linked(&self) -> bool {
+        (self.home | self.feeds) != 0
+    }
+
+    /// Whether a message may not simply be appended, while links are `full` or not.
+    pub(crate) const fn asks_links(&self, full: bool) -> bool {
+        (self.home != 0) | full
     }
 
     /// Begins to count anew where `turn` is another one.

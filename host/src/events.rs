@@ -48,7 +48,12 @@ impl Events {
 /// The connection that an event speaks of.
 fn conn(event: Event) -> Option<ConnId> {
     match event {
-        Event::None => None,
+        Event::None
+        | Event::Ordered { .. }
+        | Event::ReplicaBegins { .. }
+        | Event::Replicated { .. }
+        | Event::LinkDead { .. }
+        | Event::LinkLost { .. } => None,
         Event::Leaving { conn, .. }
         | Event::Published { conn, .. }
         | Event::NotRelayed { conn, .. }
@@ -62,7 +67,21 @@ fn conn(event: Event) -> Option<ConnId> {
 fn log<P: Pool>(relay: &Relay<'_, P>, event: Event, addr: Option<SocketAddr>) {
     let addr = addr.map_or_else(String::new, |addr| addr.to_string());
     match event {
-        Event::None | Event::Published { .. } | Event::NotRelayed { .. } => {}
+        Event::None
+        | Event::Published { .. }
+        | Event::NotRelayed { .. }
+        | Event::Ordered { .. }
+        | Event::ReplicaBegins { .. }
+        | Event::Replicated { .. } => {}
+        Event::LinkDead { shard } => {
+            tracing::error!(code = "shard_dead", "shard-{shard} gives no sign of life");
+        }
+        Event::LinkLost { shard } => {
+            tracing::error!(
+                code = "shard_lost",
+                "shard-{shard} took this one for dead: readers of its topics are cut"
+            );
+        }
         Event::Leaving { conn, reason: Reason::Peer } => {
             tracing::debug!(%conn, addr, code = "closed", "connection ends");
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::net::Listener;
+use crate::net::{Listener, ShardListeners};
 
 /// Writes a file as a whole: who opens it sees the old content or the new, and never a piece.
 ///
@@ -30,6 +30,24 @@ pub fn write_whole(path: &Path, content: &str) -> io::Result<()> {
 /// The system's.
 pub fn write_ports(path: &Path, listeners: &[Listener]) -> io::Result<()> {
     let urls: String = listeners.iter().map(|listener| format!("{}\n", listener.listen)).collect();
+    write_whole(path, &urls)
+}
+
+/// The same for shards: first the listeners that they share, as for one, then those that lead to
+/// one shard alone, each with its name: `line://127.0.0.1:4711/main shard-0`.
+///
+/// # Errors
+/// The system's.
+pub fn write_shard_ports(path: &Path, shards: &[ShardListeners]) -> io::Result<()> {
+    let mut urls = String::new();
+    for listener in shards.first().map(|first| &first.shared[..]).unwrap_or_default() {
+        urls.push_str(&format!("{}\n", listener.listen));
+    }
+    for (nth, shard) in shards.iter().enumerate() {
+        for listener in &shard.own {
+            urls.push_str(&format!("{} shard-{nth}\n", listener.listen));
+        }
+    }
     write_whole(path, &urls)
 }
 

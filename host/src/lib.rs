@@ -3,15 +3,18 @@
 //! carries.
 #![forbid(unsafe_code)]
 
+pub mod bells;
 pub mod clock;
 pub mod counters;
 pub mod events;
 pub mod files;
+pub mod links;
 pub mod logging;
 pub mod messages;
 pub mod net;
 pub mod open_files;
 pub mod orders;
+pub mod pin;
 pub mod plan;
 pub mod settings;
 pub mod signals;

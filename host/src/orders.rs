@@ -3,7 +3,21 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use wardline_core::{Instant, Pool, Relay};
+
+use crate::counters::Counters;
 use crate::signals::Control;
+
+/// What is left for an engine to do of what it was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Take no more connections.
+    pub close_doors: bool,
+    /// End once the relay has drained.
+    pub drain: bool,
+    /// End now.
+    pub stop: bool,
+}
 
 /// What an engine was told and has not looked at yet. Any thread tells; one engine looks.
 #[derive(Debug, Default)]
@@ -38,6 +52,26 @@ impl Orders {
             engine.wake_by_ref();
         }
         inner.engine = Some(engine);
+    }
+
+    /// Does what was told since the last time, as far as it is the relay's to do.
+    pub fn obey<P: Pool>(&self, relay: &mut Relay<'_, P>, now: Instant) -> Told {
+        let mut left = Told::default();
+        for order in self.take() {
+            match order {
+                Control::Drain => {
+                    left.close_doors = true;
+                    left.drain = true;
+                    relay.handle_shutdown(now);
+                }
+                Control::LameDuck => left.close_doors = true,
+                Control::Dump => tracing::info!(code = "counters", "{}", Counters(relay)),
+                Control::Stop => left.stop = true,
+                // Not an engine's business.
+                Control::Reload | Control::ReopenLogs => {}
+            }
+        }
+        left
     }
 
     /// Takes what was told since the last time, in order.

@@ -5,24 +5,25 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::links::ring_bytes;
 use crate::logging;
 use crate::net::NOT_SENT_BYTES_MAX;
-use crate::settings::Loaded;
-use crate::storage::Sizes;
+use crate::settings::{Engine, Loaded};
+use crate::storage::{Sizes, per_shard};
 
 /// What the process itself takes: code, the allocator, tables of the runtime, and the stacks of its
 /// threads as far as they are used. Measured at rest: under 4 MiB.
 const PROCESS_BYTES: u64 = 6 << 20;
 
-/// What the engine keeps of a connection beside its slots: the socket's registration, its place in
-/// the frontend's table, and what the allocator adds. Measured with 9,000 idle ones: some 500.
-const ENGINE_CONNECTION_BYTES: u64 = 1_024;
-
 /// The plan: what is reserved, item by item, and what the kernel may take beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
+    /// The engine that it is for.
+    pub engine: Engine,
     /// What the process reserves.
     pub items: Vec<Item>,
+    /// Threads that relay; `items` are of all of them together.
+    pub shards: u8,
     /// What the kernel may take for sockets.
     pub kernel: Kernel,
 }
@@ -41,6 +42,12 @@ pub struct Item {
 }
 
 impl Item {
+    /// Memory of an engine.
+    #[must_use]
+    pub fn engine(name: &'static str, count: u64, each: u64) -> Self {
+        Self { group: "engine", name, count, each }
+    }
+
     /// Bytes in all.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -83,12 +90,19 @@ impl Kernel {
 }
 
 impl Plan {
-    /// The plan of settings that were loaded.
+    /// The plan of settings that were loaded, on an engine that keeps `memory` beside what it is
+    /// lent.
     #[must_use]
-    pub fn of(loaded: &Loaded) -> Self {
-        let (limits, log) = (&loaded.limits, &loaded.settings.log);
-        let lent = Sizes::of(limits, &loaded.settings);
-        let item = |group, name, count, each| Item { group, name, count, each };
+    pub fn of(loaded: &Loaded, engine: Engine, memory: Vec<Item>) -> Self {
+        let log = &loaded.settings.log;
+        let shards = loaded.settings.server.shards.count();
+        let limits = &per_shard(&loaded.limits, shards);
+        let lent = Sizes::of_shard(limits, &loaded.settings, shards);
+        let times = |group: &str| if group == "process" { 1 } else { u64::from(shards) };
+        let item = |group, name, count: u64, each| {
+            let count = count.saturating_mul(times(group));
+            Item { group, name, count, each }
+        };
         let mut items = Vec::new();
         for (name, count, each) in lent.tables() {
             match name {
@@ -102,22 +116,30 @@ impl Plan {
                         limits.segment_bytes.into(),
                     ));
                 }
+                _ if count == 0 => {}
                 _ => items.push(item("lent", name, count as u64, each as u64)),
             }
         }
         let connections = lent.sessions as u64;
-        items.push(item("engine", "connections", connections, ENGINE_CONNECTION_BYTES));
-        items.push(item("engine", "receive buffer", 1, limits.receive_bytes.into()));
+        for Item { group, name, count, each } in memory {
+            items.push(item(group, name, count, each));
+        }
+        if shards > 1 {
+            let rings = 2 * (u64::from(shards) - 1);
+            items.push(item("engine", "rings to other shards", rings, ring_bytes(limits) as u64));
+            let scratch = limits.record_bytes_max().max(64 << 10) as u64;
+            items.push(item("engine", "link scratch", 1, scratch));
+        }
         let places = u64::from(log.stderr) + u64::from(log.file.is_some());
         items.push(item("process", "log queue", places, logging::QUEUE_BYTES));
         items.push(item("process", "code, runtime, stacks", 1, PROCESS_BYTES));
         let kernel = Kernel {
-            connections,
+            connections: connections.saturating_mul(u64::from(shards)),
             unsent_each: NOT_SENT_BYTES_MAX + u64::from(limits.send_bytes),
             buffers_each: buffer_bytes_max(),
             machine: machine_bytes_max(),
         };
-        Self { items, kernel }
+        Self { engine, items, shards, kernel }
     }
 
     /// Bytes that the process reserves in all.
@@ -143,7 +165,9 @@ impl Plan {
             })
         };
         json!({
+            "shards": self.shards,
             "items": self.items.iter().map(item).collect::<Vec<_>>(),
+            "engine": self.engine.name(),
             "lent_bytes": self.group("lent"),
             "engine_bytes": self.group("engine"),
             "process_bytes": self.group("process"),
@@ -174,8 +198,14 @@ impl fmt::Display for Plan {
         for group in ["lent", "engine", "process"] {
             writeln!(f, "{group:<56}{:>14}", short(self.group(group)))?;
         }
+        if self.shards > 1 {
+            let shards = u64::from(self.shards);
+            let part = (self.group("lent") + self.group("engine")) / shards;
+            let name = format!("each of {shards} shards, of the first two");
+            writeln!(f, "{name:<56}{:>14}", short(part))?;
+        }
         writeln!(f, "{:<56}{:>14}", "in all, at most", short(self.total()))?;
-        writeln!(f, "\nUntouched memory is reserved and not resident.\n")?;
+        writeln!(f, "\nEngine {}. Untouched memory is not resident.\n", self.engine.name())?;
         let kernel = &self.kernel;
         let row = |f: &mut fmt::Formatter<'_>, name: &str, each, all| {
             writeln!(f, "{:<10}{name:<24}{:>10}{each:>12}{all:>14}", "kernel", kernel.connections)
@@ -227,7 +257,9 @@ mod tests {
 
     fn plan(pairs: &[&str]) -> Plan {
         let sets = pairs.iter().map(|pair| (*pair).to_owned()).collect();
-        Plan::of(&Sources { sets, ..Sources::default() }.load().unwrap())
+        let loaded = Sources { sets, ..Sources::default() }.load().unwrap();
+        let memory = vec![Item::engine("connections", 7, 1_024)];
+        Plan::of(&loaded, Engine::Tokio, memory)
     }
 
     fn item(plan: &Plan, name: &str) -> Item {
@@ -241,6 +273,7 @@ mod tests {
         assert_eq!(item(&plan, "pool blocks").bytes(), 1 << 20);
         assert_eq!(item(&plan, "pool segments").bytes(), 8 << 20);
         assert_eq!(item(&plan, "log queue").count, 1);
+        assert_eq!(plan.group("engine"), 7 << 10);
         let groups = ["lent", "engine", "process"].map(|group| plan.group(group));
         assert_eq!(groups.iter().sum::<u64>(), plan.total());
         let tables: usize = Sizes::of(
@@ -279,6 +312,7 @@ mod tests {
         }
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert!(text.contains("kernel"), "{text}");
+        assert!(text.contains("Engine tokio.") && json["engine"] == "tokio", "{text}");
     }
 
     #[test]

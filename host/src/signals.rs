@@ -27,10 +27,14 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// The code of a process that had to be ended.
 const STOPPED: i32 = 1;
 
-/// Signals that are caught. Those that arrive before [`Signals::deliver_to`] wait for it.
+/// Stack of a thread that delivers requests: a reload reads and parses a file on it.
+pub const STACK_BYTES: usize = 512 << 10;
+
+/// Signals that are caught. Those that arrive before anybody asks for them wait.
 #[derive(Debug)]
 pub struct Signals {
     source: source::Source,
+    draining: bool,
 }
 
 impl Signals {
@@ -39,64 +43,104 @@ impl Signals {
     /// # Errors
     /// The system's.
     pub fn catch() -> io::Result<Self> {
-        Ok(Self { source: source::Source::new()? })
+        Ok(Self { source: source::Source::new()?, draining: false })
     }
 
     /// Gives each request to `deliver`, on a thread of its own.
     ///
     /// # Errors
     /// The system's, for want of a thread.
-    pub fn deliver_to(
-        mut self,
-        mut deliver: impl FnMut(Control) + Send + 'static,
-    ) -> io::Result<()> {
-        let run = move || {
-            let mut draining = false;
-            self.source.each(|control| {
-                let control =
-                    if draining && control == Control::Drain { Control::Stop } else { control };
-                draining |= control == Control::Drain;
-                deliver(control);
-                if control == Control::Stop {
-                    thread::sleep(STOP_PATIENCE);
-                    std::process::exit(STOPPED);
-                }
-            });
-        };
-        // A reload reads and parses a file on it.
-        thread::Builder::new().name("signals".to_owned()).stack_size(512 << 10).spawn(run)?;
+    pub fn deliver_to(self, deliver: impl FnMut(Control) + Send + 'static) -> io::Result<()> {
+        let run = move || self.run(deliver);
+        thread::Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES).spawn(run)?;
         Ok(())
+    }
+
+    /// The same, on this thread; it ends only where no signal can come any more.
+    pub fn run(mut self, mut deliver: impl FnMut(Control)) {
+        while self.source.wait() {
+            for control in self.requests() {
+                deliver(control);
+                control.end_if_stopped();
+            }
+        }
+    }
+
+    /// What was asked for since the last time.
+    pub fn requests(&mut self) -> Vec<Control> {
+        let mut requests = self.source.take();
+        for control in &mut requests {
+            if self.draining && *control == Control::Drain {
+                *control = Control::Stop;
+            }
+            self.draining |= *control == Control::Drain;
+        }
+        requests
+    }
+
+    /// A stream of which a byte can be read when there are new [`Signals::requests`]: for a thread
+    /// that waits in a way of its own.
+    ///
+    /// # Errors
+    /// The system's.
+    #[cfg(all(unix, not(wardline_portable)))]
+    pub fn woken_by(&self) -> io::Result<std::os::unix::net::UnixStream> {
+        self.source.woken_by()
+    }
+}
+
+impl Control {
+    /// After a request to stop was delivered: gives the process some time to end by itself, and
+    /// ends it.
+    pub fn end_if_stopped(self) {
+        if self == Self::Stop {
+            thread::sleep(STOP_PATIENCE);
+            std::process::exit(STOPPED);
+        }
     }
 }
 
 #[cfg(all(unix, not(wardline_portable)))]
 mod source {
-    use std::io;
+    use std::io::{self, Read};
+    use std::os::unix::net::UnixStream;
 
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+    use signal_hook::iterator::backend::SignalDelivery;
+    use signal_hook::iterator::exfiltrator::SignalOnly;
 
     use super::Control;
 
     #[derive(Debug)]
-    pub(super) struct Source(signal_hook::iterator::Signals);
+    pub(super) struct Source(SignalDelivery<UnixStream, SignalOnly>);
 
     impl Source {
         pub(super) fn new() -> io::Result<Self> {
             let all = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT];
-            signal_hook::iterator::Signals::new(all).map(Self)
+            let (read, write) = UnixStream::pair()?;
+            SignalDelivery::with_pipe(read, write, SignalOnly, all).map(Self)
         }
 
-        pub(super) fn each(&mut self, mut take: impl FnMut(Control)) {
-            for signal in self.0.forever() {
-                take(match signal {
-                    SIGTERM | SIGINT => Control::Drain,
-                    SIGHUP => Control::Reload,
-                    SIGUSR1 => Control::ReopenLogs,
-                    SIGUSR2 => Control::LameDuck,
-                    SIGQUIT => Control::Dump,
-                    _ => continue,
-                });
-            }
+        /// Waits for a signal; gives whether there can be one.
+        pub(super) fn wait(&mut self) -> bool {
+            let read = self.0.get_read_mut().read(&mut [0]);
+            read.is_ok() || read.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+        }
+
+        pub(super) fn take(&mut self) -> Vec<Control> {
+            let control = |signal| match signal {
+                SIGTERM | SIGINT => Some(Control::Drain),
+                SIGHUP => Some(Control::Reload),
+                SIGUSR1 => Some(Control::ReopenLogs),
+                SIGUSR2 => Some(Control::LameDuck),
+                SIGQUIT => Some(Control::Dump),
+                _ => None,
+            };
+            self.0.pending().filter_map(control).collect()
+        }
+
+        pub(super) fn woken_by(&self) -> io::Result<UnixStream> {
+            self.0.get_read().try_clone()
         }
     }
 }
@@ -109,7 +153,10 @@ mod source {
     use super::Control;
 
     #[derive(Debug)]
-    pub(super) struct Source(Receiver<()>);
+    pub(super) struct Source {
+        told: Receiver<()>,
+        waiting: usize,
+    }
 
     impl Source {
         pub(super) fn new() -> io::Result<Self> {
@@ -119,13 +166,18 @@ mod source {
                 let _ = tell.send(());
             })
             .map_err(io::Error::other)?;
-            Ok(Self(told))
+            Ok(Self { told, waiting: 0 })
         }
 
-        pub(super) fn each(&mut self, mut take: impl FnMut(Control)) {
-            while self.0.recv().is_ok() {
-                take(Control::Drain);
-            }
+        /// Waits for a request; gives whether there can be one.
+        pub(super) fn wait(&mut self) -> bool {
+            let told = self.told.recv().is_ok();
+            self.waiting += usize::from(told);
+            told
+        }
+
+        pub(super) fn take(&mut self) -> Vec<Control> {
+            vec![Control::Drain; std::mem::take(&mut self.waiting)]
         }
     }
 }
@@ -144,6 +196,7 @@ mod tests {
         let signals = Signals::catch().unwrap();
         raise(SIGUSR1).unwrap();
         let (tell, told) = mpsc::channel();
+        assert!(signals.woken_by().is_ok());
         signals.deliver_to(move |control| tell.send(control).unwrap()).unwrap();
         let next = || told.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!(next(), Control::ReopenLogs);

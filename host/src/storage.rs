@@ -5,8 +5,8 @@ use std::fmt;
 use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_slice_box;
 use wardline_core::{
-    Ban, Cursor, Event, Limits, Link, Network, PrefixBucket, PrefixSlot, RESERVE, Session, Slots,
-    Tap, Topic, WheelSlot,
+    Ban, Cursor, Event, Far, Feed, Limits, Link, LinkSlots, Network, Peer, PrefixBucket,
+    PrefixSlot, RESERVE, Session, Slots, Tap, Topic, WheelSlot,
 };
 
 use crate::settings::Settings;
@@ -27,8 +27,10 @@ const BAN_SET: usize = 8;
 /// How many slots of each kind are lent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Sessions, and as many cursors, prefixes and buckets of prefixes.
+    /// Sessions, and as many prefixes and buckets of prefixes.
     pub sessions: usize,
+    /// Cursors: one for each session, and one for each topic and other shard.
+    pub cursors: usize,
     /// Topics.
     pub topics: usize,
     /// Links: one for each block and segment.
@@ -43,6 +45,12 @@ pub struct Sizes {
     pub wheel: usize,
     /// Events.
     pub events: usize,
+    /// Shards, where there is more than one.
+    pub peers: usize,
+    /// Feeds: one for each topic and shard.
+    pub feeds: usize,
+    /// Topics of other shards.
+    pub fars: usize,
     /// Bytes of the scratch area.
     pub scratch: usize,
     /// Bytes of the pool.
@@ -53,16 +61,29 @@ impl Sizes {
     /// What a relay needs that is built to these settings.
     #[must_use]
     pub fn of(limits: &Limits, settings: &Settings) -> Self {
+        Self::of_shard(limits, settings, 1)
+    }
+
+    /// What one of several shards needs: see [`per_shard`].
+    #[must_use]
+    pub fn of_shard(limits: &Limits, settings: &Settings, shards: u8) -> Self {
+        let (shards, topics) = (usize::from(shards.max(1)), limits.topics as usize);
+        let linked = if shards > 1 { topics } else { 0 };
+        let sessions = limits.connections as usize + RESERVE as usize;
         let bans = |entries: u32| (entries as usize).next_multiple_of(BAN_SET);
         Self {
-            sessions: limits.connections as usize + RESERVE as usize,
-            topics: limits.topics as usize,
+            sessions,
+            cursors: sessions + topics * (shards - 1),
+            topics,
             links: limits.blocks as usize + limits.segments as usize,
             bans_v4: bans(settings.quarantine.entries_v4),
             bans_v6: bans(settings.quarantine.entries_v6),
             bans_parents: BANS_PARENTS,
             wheel: WHEEL_SLOTS,
             events: EVENTS,
+            peers: if shards > 1 { shards } else { 0 },
+            feeds: linked * shards,
+            fars: linked,
             scratch: bytes(limits.scratch_bytes()),
             pool: bytes(limits.pool_bytes()),
         }
@@ -70,10 +91,10 @@ impl Sizes {
 
     /// Each table by name: how many slots, and how large one is.
     #[must_use]
-    pub fn tables(&self) -> [(&'static str, usize, usize); 13] {
+    pub fn tables(&self) -> [(&'static str, usize, usize); 16] {
         [
             ("sessions", self.sessions, size_of::<Session>()),
-            ("cursors", self.sessions, size_of::<Cursor>()),
+            ("cursors", self.cursors, size_of::<Cursor>()),
             ("prefixes", self.sessions, size_of::<PrefixSlot>()),
             ("prefix buckets", self.sessions, size_of::<PrefixBucket>()),
             ("topics", self.topics, size_of::<Topic>()),
@@ -83,6 +104,9 @@ impl Sizes {
             ("quarantine networks", self.bans_parents, size_of::<Ban>()),
             ("timer wheel", self.wheel, size_of::<WheelSlot>()),
             ("events", self.events, size_of::<Event>()),
+            ("shards", self.peers, size_of::<Peer>()),
+            ("feeds", self.feeds, size_of::<Feed>()),
+            ("topics elsewhere", self.fars, size_of::<Far>()),
             ("scratch", self.scratch, 1),
             ("pool", self.pool, 1),
         ]
@@ -102,6 +126,9 @@ pub struct Lent {
     bans_parents: Box<[Ban]>,
     wheel: Box<[WheelSlot]>,
     events: Box<[Event]>,
+    peers: Box<[Peer]>,
+    feeds: Box<[Feed]>,
+    fars: Box<[Far]>,
     scratch: Box<[u8]>,
     pool: Box<[u8]>,
     exempt: Box<[Network]>,
@@ -115,7 +142,7 @@ impl Lent {
     pub fn reserve(sizes: &Sizes, exempt: &[Network]) -> Result<Self, LentError> {
         Ok(Self {
             sessions: zeroed("sessions", sizes.sessions)?,
-            cursors: zeroed("cursors", sizes.sessions)?,
+            cursors: zeroed("cursors", sizes.cursors)?,
             prefixes: zeroed("prefixes", sizes.sessions)?,
             prefix_buckets: zeroed("prefix buckets", sizes.sessions)?,
             topics: zeroed("topics", sizes.topics)?,
@@ -125,6 +152,9 @@ impl Lent {
             bans_parents: zeroed("quarantine networks", sizes.bans_parents)?,
             wheel: zeroed("timer wheel", sizes.wheel)?,
             events: vec![Event::None; sizes.events].into_boxed_slice(),
+            peers: zeroed("shards", sizes.peers)?,
+            feeds: zeroed("feeds", sizes.feeds)?,
+            fars: zeroed("topics elsewhere", sizes.fars)?,
             scratch: zeroed("scratch", sizes.scratch)?,
             pool: zeroed("pool", sizes.pool)?,
             exempt: exempt.into(),
@@ -134,6 +164,12 @@ impl Lent {
     /// Lends it: the tables, and the byte memory. Nobody is shown the messages until the caller
     /// sets `tap`.
     pub fn lend(&mut self) -> (Slots<'_>, &mut [u8]) {
+        let (slots, _, pool) = self.lend_all();
+        (slots, pool)
+    }
+
+    /// The same, and the tables of links between them.
+    pub fn lend_all(&mut self) -> (Slots<'_>, LinkSlots<'_>, &mut [u8]) {
         let slots = Slots {
             sessions: &mut self.sessions,
             cursors: &mut self.cursors,
@@ -150,7 +186,22 @@ impl Lent {
             exempt: &self.exempt,
             tap: Tap::NONE,
         };
-        (slots, &mut self.pool)
+        let links =
+            LinkSlots { peers: &mut self.peers, feeds: &mut self.feeds, fars: &mut self.fars };
+        (slots, links, &mut self.pool)
+    }
+}
+
+/// The limits of one of several shards: an equal part of the connections and of the pool. All else
+/// is each one's own.
+#[must_use]
+pub fn per_shard(limits: &Limits, shards: u8) -> Limits {
+    let part = |all: u32| all.div_ceil(u32::from(shards.max(1)));
+    Limits {
+        connections: part(limits.connections),
+        blocks: part(limits.blocks),
+        segments: part(limits.segments),
+        ..*limits
     }
 }
 
@@ -217,7 +268,7 @@ mod tests {
         let sizes = Sizes::of(&limits, &settings);
         assert_eq!((sizes.sessions, sizes.links, sizes.bans_v4), (37, 72, 16));
         let mut lent = Lent::reserve(&sizes, &settings.quarantine.exempt).unwrap();
-        let (slots, pool) = lent.lend();
+        let (slots, links, pool) = lent.lend_all();
         let tables = [
             size_of_val(slots.sessions),
             size_of_val(slots.cursors),
@@ -230,6 +281,9 @@ mod tests {
             size_of_val(slots.bans_parents),
             size_of_val(slots.wheel),
             size_of_val(slots.events),
+            size_of_val(links.peers),
+            size_of_val(links.feeds),
+            size_of_val(links.fars),
             size_of_val(slots.scratch),
             size_of_val(pool),
         ];

@@ -2,7 +2,7 @@
 
 use crate::harness::{Outcome, wardline};
 
-const COMMANDS: [&str; 5] = ["serve", "check", "plan", "completions", "man"];
+const COMMANDS: [&str; 6] = ["serve", "check", "plan", "engines", "completions", "man"];
 
 fn run(arguments: &[&str]) -> Outcome {
     Outcome::of(wardline().args(arguments))

@@ -1,7 +1,8 @@
 //! The `wardline` binary seen from outside: real processes, real sockets, nothing of its insides.
 //!
-//! Every case runs once for each engine named in `WARDLINE_TEST_ENGINES` (comma-separated, default
-//! `tokio`). `WARDLINE_TEST_BIN` names another binary to try the same cases on.
+//! Every case runs once for each engine that the binary has and this system lets run, or for those
+//! named in `WARDLINE_TEST_ENGINES` (comma-separated). `WARDLINE_TEST_BIN` names another binary to
+//! try the same cases on.
 //!
 //! It is one program and not a file per concern, because most cases wait for a deadline of the
 //! relay: side by side they wait together.
@@ -10,6 +11,7 @@ mod harness;
 
 mod command_line;
 mod crowd;
+mod engines;
 mod http;
 mod idle;
 mod lifecycle;
@@ -21,6 +23,7 @@ mod patience;
 mod quarantine;
 mod rate;
 mod settings;
+mod shards;
 mod slow_readers;
 mod topics;
 mod utf8;

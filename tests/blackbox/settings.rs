@@ -114,8 +114,11 @@ fn values_that_contradict_each_other_are_refused() {
 }
 
 #[test]
-fn more_shards_than_one_are_refused_in_so_many_words() {
-    refused(&run(&["serve", "--shards", "2", "--listen", "line://127.0.0.1:0"]), &["shards"]);
+fn more_shards_than_there_can_be_are_refused() {
+    for shards in ["0", "17", "many"] {
+        let asked = ["serve", "--shards", shards, "--listen", "line://127.0.0.1:0"];
+        refused(&run(&asked), &["shards", "auto", "1 to 16"]);
+    }
 }
 
 #[test]

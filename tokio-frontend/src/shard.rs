@@ -14,13 +14,12 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
 use wardline_core::{ConnId, Gather, Instant, Next, Relay, Remote, TopicId, pump, send};
+use wardline_host::bells::{Bell, Bells};
 use wardline_host::clock::Clock;
-use wardline_host::counters::Counters;
+use wardline_host::links::{Arrival, Links};
 use wardline_host::net::{AcceptErrors, Tuning};
 use wardline_host::orders::Orders;
-use wardline_host::signals::Control;
 
-use crate::ready::{Bell, Ready};
 use crate::sockets::Sockets;
 
 /// Connections taken from one listener per turn.
@@ -39,10 +38,14 @@ pub(crate) struct Shard<'s> {
     relay: Relay<'s, &'s mut [u8]>,
     sockets: Sockets,
     doors: Vec<Door>,
-    ready: Arc<Ready>,
-    /// Numbers from here on are doors', in their order; the last is the control's.
+    ready: Arc<Bells>,
+    /// Numbers from here on are doors', in their order; then come the control's and the links'.
     first_door: u32,
+    link_number: u32,
     control_bell: Bell,
+    /// Rung by the other shards.
+    link_bell: Bell,
+    links: Links,
     orders: &'s Orders,
     clock: Clock,
     tuning: Tuning,
@@ -65,12 +68,13 @@ impl<'s> Shard<'s> {
         clock: Clock,
         tuning: Tuning,
         orders: &'s Orders,
+        links: Links,
     ) -> Self {
         let limits = relay.limits();
         let sockets = limits.connections.saturating_add(wardline_core::RESERVE);
         let buffer = vec![0; limits.receive_bytes as usize];
-        let numbers = sockets as usize + doors.len() + 1;
-        let ready = Ready::new(numbers);
+        let numbers = sockets as usize + doors.len() + 2;
+        let ready = Bells::new(numbers);
         let doors: Vec<Door> = (sockets..)
             .zip(doors)
             .map(|(number, (socket, topic))| Door { socket, topic, bell: ready.bell(number) })
@@ -83,9 +87,12 @@ impl<'s> Shard<'s> {
             sockets: table,
             doors,
             control_bell: ready.bell(door_numbers.end),
+            link_bell: ready.bell(door_numbers.end + 1),
+            links,
             orders,
             ready,
             first_door: sockets,
+            link_number: door_numbers.end + 1,
             clock,
             tuning,
             gather: Gather::new(),
@@ -103,21 +110,27 @@ impl<'s> Shard<'s> {
     /// Runs until it has drained, or was told to stop.
     pub(crate) fn run(mut self) -> impl Future<Output = ()> + use<'s> {
         self.orders.listen(self.control_bell.waker().clone());
+        self.links.listen(self.link_bell.waker().clone());
         std::future::poll_fn(move |context| self.turn(context))
     }
 
     fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let now = self.clock.now();
+        self.links.take_in(&mut self.relay, now);
         if self.take_in(now) {
             return Poll::Ready(());
         }
         let next = pump(&mut self.relay, &mut self.sockets, &mut self.gather, now);
         self.sockets.events.report(&self.relay);
-        if self.draining && self.relay.connections() == 0 {
+        self.links.give_out(&mut self.relay, now);
+        if self.draining && self.relay.connections() == 0 && self.links.all_drained() {
             return Poll::Ready(());
         }
         self.ready.register(context.waker());
-        let again = next == Next::Again || !self.sockets.again.is_empty() || !self.ready.is_empty();
+        let again = next == Next::Again
+            || !self.sockets.again.is_empty()
+            || !self.ready.is_empty()
+            || !self.links.may_sleep();
         if again {
             // Not woken at once but after a look at the sockets: they must not starve.
             let mut later = std::pin::pin!(tokio::task::yield_now());
@@ -146,10 +159,15 @@ impl<'s> Shard<'s> {
             } else if let Some(door) = self.doors.get((number - self.first_door) as usize) {
                 door.bell.answered();
                 self.open_door((number - self.first_door) as usize, now);
+            } else if number == self.link_number {
+                self.link_bell.answered();
             } else {
                 self.control_bell.answered();
                 stop |= self.obey(now);
             }
+        }
+        while let Some(arrival) = self.links.arrival() {
+            self.welcome(arrival, now);
         }
         for at in 0..self.writable.len() {
             if let Some(conn) = self.writable.get(at).copied() {
@@ -228,7 +246,12 @@ impl<'s> Shard<'s> {
             let mut context = Context::from_waker(door.bell.waker());
             match door.socket.poll_accept(&mut context) {
                 Poll::Pending => return,
-                Poll::Ready(Ok((stream, addr))) => self.admit(stream, Remote { addr, topic }, now),
+                Poll::Ready(Ok((stream, addr))) => {
+                    match self.links.hand_on_to(at, self.relay.connections()) {
+                        None => self.admit(stream, Remote { addr, topic }, now),
+                        Some(to) => self.hand_on(to, stream, Remote { addr, topic }),
+                    }
+                }
                 Poll::Ready(Err(error)) => {
                     if let Some(until) = self.accept_errors.rest_until(&error, now) {
                         self.doors_open_at = Some(until);
@@ -238,6 +261,27 @@ impl<'s> Shard<'s> {
             }
         }
         self.sockets.again.push(self.first_door + u32::try_from(at).unwrap_or(0));
+    }
+
+    /// Another shard has fewer connections.
+    fn hand_on(&mut self, to: u8, stream: TcpStream, remote: Remote) {
+        let Remote { addr, topic } = remote;
+        match stream.into_std() {
+            Ok(stream) => {
+                tracing::debug!(%addr, "handed on to shard-{to}");
+                self.links.hand_on(to, Arrival { stream, addr, topic });
+            }
+            Err(error) => tracing::debug!(%addr, %error, "lost while it was handed on"),
+        }
+    }
+
+    /// A connection that another shard has accepted.
+    fn welcome(&mut self, arrival: Arrival, now: Instant) {
+        let Arrival { stream, addr, topic } = arrival;
+        match TcpStream::from_std(stream) {
+            Ok(stream) => self.admit(stream, Remote { addr, topic }, now),
+            Err(error) => tracing::debug!(%addr, %error, "lost while it was handed on"),
+        }
     }
 
     fn admit(&mut self, stream: TcpStream, remote: Remote, now: Instant) {
@@ -259,22 +303,12 @@ impl<'s> Shard<'s> {
 
     /// Gives whether to stop at once.
     fn obey(&mut self, now: Instant) -> bool {
-        let mut stop = false;
-        for order in self.orders.take() {
-            match order {
-                Control::Drain => {
-                    self.doors.clear();
-                    self.draining = true;
-                    self.relay.handle_shutdown(now);
-                }
-                Control::LameDuck => self.doors.clear(),
-                Control::Dump => tracing::info!(code = "counters", "{}", Counters(&self.relay)),
-                Control::Stop => stop = true,
-                // Not an engine's business.
-                Control::Reload | Control::ReopenLogs => {}
-            }
+        let told = self.orders.obey(&mut self.relay, now);
+        if told.close_doors {
+            self.doors.clear();
         }
-        stop
+        self.draining |= told.drain;
+        told.stop
     }
 
     /// Sleeps until then, or until a socket rings. A sleep that ends too early costs a turn, one

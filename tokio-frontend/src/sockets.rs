@@ -8,10 +8,10 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use wardline_core::{Carrier, ConnId, Event, GATHER_MAX, Gather, Pool, Started};
+use wardline_host::bells::{Bell, Bells};
 use wardline_host::events::Events;
 
 use crate::probe::Probe;
-use crate::ready::{Bell, Ready};
 
 /// A connection's socket.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Socket {
 #[derive(Debug)]
 pub(crate) struct Sockets {
     table: Vec<Option<Socket>>,
-    ready: Arc<Ready>,
+    ready: Arc<Bells>,
     /// Sockets to be looked at in the next turn, whatever they say themselves.
     pub(crate) again: Vec<u32>,
     pub(crate) events: Events,
@@ -41,7 +41,7 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// `numbers`: sockets and doors. The lists are as long as they can get from the start; memory
     /// that is never used is never touched.
-    pub(crate) fn new(ready: Arc<Ready>, numbers: usize) -> Self {
+    pub(crate) fn new(ready: Arc<Bells>, numbers: usize) -> Self {
         Self {
             table: Vec::with_capacity(numbers),
             ready,

@@ -179,6 +179,23 @@ impl<P: Pool> Carrier<P> for Side<'_> {
                 self.places.hit(Place::Pace);
                 assert!(self.peers[index].was_slow, "paced for a prompt reader");
             }
+            Event::Ordered { shard, topic, number, messages } => {
+                self.observe(7 ^ number.unwrap_or(u64::MAX));
+                let topic = self.topics.iter().position(|known| known.id == topic);
+                self.ordered(usize::from(shard), topic.expect("a topic"), number, messages);
+            }
+            Event::ReplicaBegins { topic, number } => {
+                self.observe(8 ^ (number << 8));
+                let topic = self.topics.iter().position(|known| known.id == topic);
+                self.replica_begins(topic.expect("a topic"), number);
+            }
+            Event::Replicated { topic, number, messages } => {
+                self.observe(9 ^ (number << 8));
+                let topic = self.topics.iter().position(|known| known.id == topic);
+                self.replicated(topic.expect("a topic"), number, messages);
+            }
+            Event::LinkDead { shard } => self.link_dead(usize::from(shard)),
+            Event::LinkLost { shard } => self.link_lost(usize::from(shard)),
             Event::Struck { conn, seconds, .. } => {
                 let index = known(self, conn);
                 self.observe(6 ^ u64::from(seconds));

@@ -40,6 +40,7 @@ impl World<'_, '_> {
     }
 
     fn welcome(&mut self, conn: ConnId, addr: SocketAddr, topic: usize) {
+        let joined = self.taken();
         let side = &mut self.side;
         side.observe(conn.to_bits());
         let until = side.banned.get(&prefix(addr.ip())).copied().unwrap_or(0);
@@ -51,7 +52,6 @@ impl World<'_, '_> {
         let tag = format!("{}.{peer}", ["main", "a", "b", "c"][topic]);
         let rate = side.plan.limits.line.messages_per_minute;
         let rate = Guess::new(rate, !side.plan.exempt, side.now_ns);
-        let joined = self.relay.stats().published.value();
         let bytes_max = side.plan.habits.socket_bytes;
         let bytes_max = 1 + side.rng.up_to(bytes_max);
         let now_ns = side.now_ns;
@@ -67,6 +67,10 @@ impl World<'_, '_> {
             pressed: false,
             gone: false,
         });
+        let away = |topic: usize| !side.shared.borrow().orders[topic].away[side.shard].is_empty();
+        if side.is_away(topic) && away(topic) {
+            side.places.hit(Place::JoinedBetween);
+        }
         side.live.push(peer);
         assert!(side.names.insert(conn, peer).is_none(), "{conn} was there before");
     }
@@ -80,9 +84,10 @@ impl World<'_, '_> {
         let due = match refusal {
             Refusal::Quarantined(_) => {
                 side.places.hit(Place::Quarantined);
-                let connects = self.connects[&prefix(addr.ip())];
-                let flaps = connects > u64::from(limits.quarantine.connects_per_minute);
-                !side.plan.exempt && (flaps || side.offences > 0)
+                // A neighbour's may be enough, if there are many.
+                let most = u64::from(limits.quarantine.connects_per_minute);
+                let flaps = self.connects.values().any(|connects| *connects > most);
+                !side.plan.exempt && (flaps || side.shards > 1 || side.offences > 0)
             }
             Refusal::TooManyConnections => self.relay.connections() >= limits.connections,
             Refusal::TooManyFromAddress => {

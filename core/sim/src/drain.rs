@@ -139,7 +139,7 @@ impl World<'_, '_> {
     }
 
     pub(crate) fn after_drain(&mut self) {
-        let taken = self.relay.stats().published.value();
+        let taken = self.taken();
         for index in 0..self.side.live.len() {
             let peer = &mut self.side.peers[self.side.live[index]];
             if peer.gone && peer.view.left.is_none() {
@@ -151,6 +151,7 @@ impl World<'_, '_> {
             self.fed = 0;
             self.side.verify_all();
             self.side.settled = self.side.step;
+            self.side.assert_unheard();
             if self.side.step.is_multiple_of(8) {
                 self.assert_in_time();
             }

@@ -28,6 +28,16 @@ impl World<'_, '_> {
 
     /// Everybody is honest and quick now, until there is nothing left to do.
     fn calm_down(&mut self) {
+        self.be_calm();
+        let end = self.side.now_ns + DRAINED_NS;
+        while !self.is_drained() {
+            assert!(self.side.now_ns < end, "it does not drain: {}", self.undrained());
+            self.turn();
+        }
+    }
+
+    /// From now on everybody is honest and quick, and finishes his line.
+    pub(crate) fn be_calm(&mut self) {
         self.side.calm = true;
         for peer in self.open() {
             let peer = &mut self.side.peers[peer];
@@ -38,27 +48,12 @@ impl World<'_, '_> {
                 socket.wire.push(b'\n');
             }
         }
-        let end = self.side.now_ns + DRAINED_NS;
-        while !self.is_drained() {
-            assert!(self.side.now_ns < end, "it does not drain: {}", self.undrained());
-            self.turn();
-        }
     }
 
     /// A turn of an honest frontend with quick clients; then time goes on to what the relay waits
     /// for, or a little.
     fn turn(&mut self) {
-        self.side.step += 1;
-        let mut busy = false;
-        let sent = self.relay.stats().bytes_out.value();
-        for index in 0..self.side.live.len() {
-            let peer = self.side.live[index];
-            busy |= self.serve(peer);
-        }
-        self.tell_waits();
-        self.settle();
-        self.check();
-        if busy || sent != self.relay.stats().bytes_out.value() {
+        if self.round() {
             self.quiet = 0;
             self.spun = 0;
             return;
@@ -77,6 +72,21 @@ impl World<'_, '_> {
         if self.quiet > 1 {
             *now_ns = next.min(*now_ns + 1_000_000_000);
         }
+    }
+
+    /// The same without time: gives whether anything happened.
+    pub(crate) fn round(&mut self) -> bool {
+        self.side.step += 1;
+        let mut busy = false;
+        let sent = self.relay.stats().bytes_out.value();
+        for index in 0..self.side.live.len() {
+            let peer = self.side.live[index];
+            busy |= self.serve(peer);
+        }
+        self.tell_waits();
+        self.settle();
+        self.check();
+        busy || sent != self.relay.stats().bytes_out.value()
     }
 
     /// All that an honest frontend and a quick client do for a connection; gives whether there
@@ -114,7 +124,7 @@ impl World<'_, '_> {
         before != after || peer.gone
     }
 
-    fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         let (peers, live) = (&self.side.peers, &self.side.live);
         live.iter().map(|peer| &peers[*peer]).all(|peer| {
             let socket = &peer.socket;
@@ -124,7 +134,7 @@ impl World<'_, '_> {
         }) && self.relay.memory_used() == (0, 0)
     }
 
-    fn undrained(&self) -> String {
+    pub(crate) fn undrained(&self) -> String {
         let limits = self.relay.limits();
         let mut said = format!("memory used {:?} {limits:?}", self.relay.memory_used());
         for index in &self.side.live {
@@ -136,7 +146,7 @@ impl World<'_, '_> {
         said
     }
 
-    fn assert_drained(&self) {
+    pub(crate) fn assert_drained(&self) {
         let limits = &self.side.plan.limits;
         let told = limits.warnings_per_second > 0 && self.side.short.is_none();
         for peer in self.open() {
@@ -169,19 +179,7 @@ impl World<'_, '_> {
 
     /// The relay shuts down; everybody gets the warning, in bounded time.
     fn shut_down(&mut self) {
-        let there = self.open();
-        for peer in &there {
-            let peer = &self.side.peers[*peer];
-            if !peer.view.queue.is_empty() {
-                self.side.places.hit(Place::ShutdownWithQueues);
-            }
-            if peer.socket.flight.is_some() {
-                self.side.places.hit(Place::ShutdownInFlight);
-            }
-        }
-        self.side.shutdown = true;
-        self.relay.handle_shutdown(self.now());
-        self.settled = false;
+        let there = self.begin_shutdown();
         let limits = self.side.plan.limits;
         let rude = self.side.plan.rude_shutdown;
         let span = limits.drain.as_nanos() + limits.linger.as_nanos() * 2 + SLACK_NS;
@@ -206,15 +204,38 @@ impl World<'_, '_> {
         }
         assert_eq!(self.relay.memory_used(), (0, 0), "memory that nobody gave back");
         if !rude {
-            // Each last word takes a block for a moment.
-            let told = there.len() as u32 * 2 <= limits.blocks;
-            for peer in there {
-                let reason = self.reason(peer);
-                let idle = reason == Some(Reason::Fault(PeerFault::Idle));
-                assert!(idle || reason == Some(Reason::Shutdown), "left otherwise: {reason:?}");
-                let farewell = self.side.peers[peer].view.farewell;
-                assert!(farewell || !told, "not told of the shutdown");
+            self.assert_told(there);
+        }
+    }
+
+    /// The relay is told to shut down; gives who was there.
+    pub(crate) fn begin_shutdown(&mut self) -> Vec<usize> {
+        let there = self.open();
+        for peer in &there {
+            let peer = &self.side.peers[*peer];
+            if !peer.view.queue.is_empty() {
+                self.side.places.hit(Place::ShutdownWithQueues);
             }
+            if peer.socket.flight.is_some() {
+                self.side.places.hit(Place::ShutdownInFlight);
+            }
+        }
+        self.side.shutdown = true;
+        self.relay.handle_shutdown(self.now());
+        self.settled = false;
+        there
+    }
+
+    /// Everybody who was there was told of the shutdown.
+    pub(crate) fn assert_told(&self, there: Vec<usize>) {
+        // Each last word takes a block for a moment.
+        let told = there.len() as u32 * 2 <= self.side.plan.limits.blocks;
+        for peer in there {
+            let reason = self.reason(peer);
+            let idle = reason == Some(Reason::Fault(PeerFault::Idle));
+            assert!(idle || reason == Some(Reason::Shutdown), "left otherwise: {reason:?}");
+            let farewell = self.side.peers[peer].view.farewell;
+            assert!(farewell || !told, "not told of the shutdown");
         }
     }
 }

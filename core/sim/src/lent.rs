@@ -2,8 +2,8 @@
 
 use bytemuck::Zeroable;
 use wardline_core::{
-    Ban, Cursor, Event, Link, Network, PrefixBucket, PrefixSlot, RESERVE, Session, Slots, Tap,
-    Topic, WheelSlot,
+    Ban, Cursor, Event, Far, Feed, Link, LinkSlots, Network, Peer, PrefixBucket, PrefixSlot,
+    RESERVE, Session, Slots, Tap, Topic, WheelSlot,
 };
 
 use crate::plan::Plan;
@@ -26,22 +26,27 @@ pub(crate) struct Lent {
     scratch: Vec<u8>,
     exempt: Vec<Network>,
     pool: Vec<u8>,
+    peers: Vec<Peer>,
+    feeds: Vec<Feed>,
+    fars: Vec<Far>,
 }
 
 impl Lent {
     /// What a plan asks for.
     #[must_use]
-    pub(crate) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan, shards: usize) -> Self {
         let limits = &plan.limits;
         let sessions = (limits.connections + RESERVE) as usize;
+        let topics = limits.topics as usize;
+        let linked = if shards > 1 { topics } else { 0 };
         let everywhere = |ip| Network { ip, bits: 0 };
         let all = ["0.0.0.0", "::"].map(|ip| everywhere(ip.parse().expect("an address")));
         Self {
             sessions: vec![Session::zeroed(); sessions],
-            cursors: vec![Cursor::zeroed(); sessions],
+            cursors: vec![Cursor::zeroed(); sessions + topics * (shards - 1)],
             prefixes: vec![PrefixSlot::zeroed(); sessions],
             buckets: vec![PrefixBucket::zeroed(); 16],
-            topics: vec![Topic::zeroed(); limits.topics as usize],
+            topics: vec![Topic::zeroed(); topics],
             links: vec![Link::zeroed(); (limits.blocks + limits.segments) as usize],
             bans: core::array::from_fn(|_| vec![Ban::zeroed(); plan.bans]),
             wheel: vec![WheelSlot::zeroed(); plan.wheel],
@@ -49,11 +54,14 @@ impl Lent {
             scratch: vec![0; limits.scratch_bytes() as usize],
             exempt: if plan.exempt { all.to_vec() } else { Vec::new() },
             pool: vec![0xA5; limits.pool_bytes() as usize],
+            peers: vec![Peer::zeroed(); if shards > 1 { shards } else { 0 }],
+            feeds: vec![Feed::zeroed(); linked * shards],
+            fars: vec![Far::zeroed(); linked],
         }
     }
 
-    /// The tables, and the pool.
-    pub(crate) fn slots(&mut self) -> (Slots<'_>, &mut [u8]) {
+    /// The tables, those of links, and the pool.
+    pub(crate) fn slots(&mut self) -> (Slots<'_>, LinkSlots<'_>, &mut [u8]) {
         let [v4, v6, parents] = &mut self.bans;
         let slots = Slots {
             sessions: &mut self.sessions,
@@ -71,6 +79,8 @@ impl Lent {
             exempt: &self.exempt,
             tap: Tap::default(),
         };
-        (slots, &mut self.pool)
+        let links =
+            LinkSlots { peers: &mut self.peers, feeds: &mut self.feeds, fars: &mut self.fars };
+        (slots, links, &mut self.pool)
     }
 }

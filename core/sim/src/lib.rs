@@ -8,6 +8,7 @@
 mod bucket;
 mod carrier;
 mod client;
+mod cluster;
 mod door;
 mod drain;
 mod ending;
@@ -19,6 +20,7 @@ mod peer;
 mod places;
 mod plan;
 mod rng;
+mod shared;
 mod side;
 pub mod trace;
 mod traffic;
@@ -61,7 +63,14 @@ pub const OPS_DEFAULT: u64 = 2_000;
 #[must_use]
 pub fn run_seed(seed: u64, ops: u64) -> Report {
     trace::begin(seed, ops);
-    run(Rng::seeded(seed), ops, seed.is_multiple_of(4))
+    // A third of them is several shards.
+    match seed % 9 {
+        nth @ (2 | 5 | 8) => {
+            let shards = 2 + (nth / 3) as usize;
+            cluster::run(Rng::seeded(seed), ops, seed.is_multiple_of(4), shards)
+        }
+        _ => run(Rng::seeded(seed), ops, seed.is_multiple_of(4)),
+    }
 }
 
 /// Runs what `bytes` spell out, a choice after the other, and then to the end.
@@ -74,8 +83,9 @@ pub fn run_bytes(bytes: &[u8]) {
 
 fn run(mut rng: Rng<'_>, ops: u64, check_all: bool) -> Report {
     let plan = Plan::draw(&mut rng);
-    let mut lent = Lent::new(&plan);
-    let mut world = World::new(plan, rng, &mut lent, check_all);
+    let mut lent = Lent::new(&plan, 1);
+    let shared = shared::Shared::new(&World::topics(&plan), 1);
+    let mut world = World::new(plan, rng, &mut lent, check_all, (0, 1, shared));
     for _ in 0..ops {
         if world.side.rng.is_spent() {
             break;

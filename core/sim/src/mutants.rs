@@ -29,4 +29,12 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("idle_never_acts", "nobody is ever idle"),
     ("unfinished_not_armed", "a line may stay unfinished for ever"),
     ("ban_evicted", "a full table forgets a ban"),
+    ("ban_stays_home", "other shards are not told of a ban"),
+    ("ban_adopted_softly", "a ban of another shard only slows"),
+    ("author_not_translated", "a sender of another shard is taken for one of this one"),
+    ("replica_own_until_stays", "what came back to its sender's shard is sent to the sender"),
+    ("slot_is_name", "what came back is left out for whoever has the sender's slot now"),
+    ("dead_is_waited_for", "a shard that is stuck holds the others up for ever"),
+    ("lost_is_not_told", "a replica with a hole goes on as if it had none"),
+    ("feed_lag_unbounded", "a topic takes in whatever a replica lags"),
 ];

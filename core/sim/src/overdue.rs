@@ -45,6 +45,7 @@ impl World<'_, '_> {
             return None;
         }
         let since = view.unfinished_ns.max(view.verdict_ns).max(peer.times.resumed);
+        let since = since.max(self.side.woke_ns);
         let grace = view.heard_bytes / 1_024 * 1_000_000_000;
         Some(since + self.side.plan.limits.unfinished.as_nanos() + grace)
     }
@@ -55,6 +56,7 @@ impl World<'_, '_> {
         let times = &peer.times;
         // Who is not read, for his lines wait, cannot be heard; nor could he until they were taken.
         let heard = times.heard.max(peer.view.verdict_ns).max(times.resumed);
+        let heard = heard.max(self.side.woke_ns);
         if idle == 0 || !peer.view.is_heard() || peer.socket.paused {
             None
         } else if line.listening_is_activity {
@@ -87,6 +89,7 @@ impl World<'_, '_> {
         let times = &peer.times;
         let told = socket.flight.as_ref().map_or(0, |flight| flight.told_ns);
         let last = times.sent.max(times.came).max(times.started).max(told);
+        let last = last.max(self.side.woke_ns);
         let last = last.max(peer.view.queued_ns).max(times.gap).max(times.probed);
         let blind = self.side.plan.habits.blind;
         let span = if blind { limits.progress_blind } else { limits.progress };

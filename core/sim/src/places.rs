@@ -123,6 +123,34 @@ places! {
     ShutdownWithQueues,
     /// a shutdown met sends in flight
     ShutdownInFlight,
+    /// another shard's messages got their place at home
+    Ordered,
+    /// messages came to a replica
+    Replicated,
+    /// a replica got a message of its own shard back
+    OwnReturned,
+    /// messages were on their way to their home when a reader joined
+    JoinedBetween,
+    /// a replica began again
+    ReplicaAgain,
+    /// a publish ring was full
+    PublishRingFull,
+    /// a log ring was full
+    LogRingFull,
+    /// input waited for a link
+    LinkFull,
+    /// what a ring brought waited
+    LinkWaited,
+    /// what a ring brought found no room, and readers were cut
+    ReplicaCut,
+    /// a shard was stuck for a while
+    Stuck,
+    /// a shard was taken for dead
+    LinkDead,
+    /// a shard that was taken for dead went on
+    LinkLost,
+    /// a ban came from another shard
+    BanAdopted,
 }
 
 /// How often each was reached.

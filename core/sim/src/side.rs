@@ -1,8 +1,10 @@
 //! Everything but the relay: the frontend's sockets, the clients behind them, and the model. It
 //! is the carrier of the relay's pump.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use wardline_core::{ConnId, Range, Reason, TopicId};
 
@@ -10,6 +12,7 @@ use crate::peer::{Cut, Flight, Peer};
 use crate::places::{Place, Places};
 use crate::plan::Plan;
 use crate::rng::Rng;
+use crate::shared::Shared;
 use crate::view::At;
 
 /// What the model knows of a topic.
@@ -62,6 +65,15 @@ pub(crate) struct Side<'b> {
     pub(crate) offences: u64,
     /// Whether the relay was told to shut down.
     pub(crate) shutdown: bool,
+    /// Which shard this is, and of how many.
+    pub(crate) shard: usize,
+    pub(crate) shards: usize,
+    /// What all shards know.
+    pub(crate) shared: Rc<RefCell<Shared>>,
+    /// When it was last stuck: it could do nothing before.
+    pub(crate) woke_ns: u64,
+    /// Messages that readers were due, since the roll call began.
+    pub(crate) heard: BTreeMap<usize, u64>,
     /// Faults are over: sockets take what they can, at once.
     pub(crate) calm: bool,
 }
@@ -263,6 +275,9 @@ impl Side<'_> {
     pub(crate) fn assert_paid(&mut self, index: usize) {
         let view = &self.peers[index].view;
         let Some(leaving) = view.leaving else { panic!("it ends and has not left") };
+        if view.excused {
+            return;
+        }
         if !view.is_whole() {
             // Only if no block was free for the rest of the line; that is told later.
             self.doubt(leaving.step, format!("it ends inside a line: {}", self.brief(index)));

@@ -96,8 +96,9 @@ impl World<'_, '_> {
     /// The relay was told that a connection is closed.
     pub(crate) fn gone(&mut self, index: usize) {
         self.side.forget(index);
+        let taken = self.taken();
         let peer = &mut self.side.peers[index];
-        peer.view.left = Some(self.relay.stats().published.value());
+        peer.view.left = Some(taken);
         self.old.push(peer.conn);
     }
 
@@ -129,19 +130,41 @@ impl World<'_, '_> {
     pub(crate) fn time(&mut self) {
         self.tell_waits();
         self.settle();
+        self.side.now_ns += self.leap();
+        if self.side.rng.one_in(3) {
+            self.relay.handle_timeout(self.now());
+            self.settled = false;
+        }
+    }
+
+    /// How far time goes on.
+    pub(crate) fn leap(&mut self) -> u64 {
         let side = &mut self.side;
         let leap = side.plan.habits.leap_ms * 1_000_000;
         let next = self.wait.map_or(0, |wait| wait.as_nanos().saturating_sub(side.now_ns));
-        side.now_ns += match side.rng.below(12) {
+        match side.rng.below(12) {
             0 => 1 + side.rng.below(1_000),
             1 => leap * 10,
             2 => next.saturating_sub(1),
             3 | 4 => next,
             _ => side.rng.below(leap),
-        };
-        if side.rng.one_in(3) {
-            self.relay.handle_timeout(self.now());
-            self.settled = false;
+        }
+    }
+
+    /// Sends that the relay wants cancelled end, and sockets that it wants closed are.
+    pub(crate) fn end_cancelled(&mut self) {
+        for index in 0..self.side.live.len() {
+            let peer = self.side.live[index];
+            let socket = &self.side.peers[peer].socket;
+            let cancelled = socket.flight.as_ref().is_some_and(|flight| flight.cancelled);
+            if self.side.peers[peer].gone {
+                continue;
+            }
+            if socket.closing {
+                self.close_done(peer);
+            } else if cancelled {
+                self.complete(peer);
+            }
         }
     }
 

@@ -17,6 +17,12 @@ impl Side<'_> {
         let view = &mut self.peers[sender].view;
         assert!(view.topic == topic, "published on a topic that it is not on");
         let envelope = view.judged(&limits, Ok(()), now_ns).expect("it was relayed");
+        let envelope: Rc<[u8]> = envelope.into();
+        if self.is_away(topic) {
+            assert_eq!(number, None, "a number, away from home");
+            self.sent(sender, topic, nth, envelope);
+            return;
+        }
         let mut others = (0_u32, 0_u32);
         for reader in &self.live {
             let view = &self.peers[*reader].view;
@@ -29,20 +35,29 @@ impl Side<'_> {
             assert_eq!(others.1, 0, "a message that nobody could read, and somebody was there");
             return;
         };
-        assert!(others.0 > 0, "a message with a number, and nobody else was there");
+        self.sent(sender, topic, nth, Rc::clone(&envelope));
+        assert!(
+            others.0 > 0 || self.shards > 1,
+            "a message with a number, and nobody else was there"
+        );
         self.note_run(sender, topic, envelope.len());
         let topic_view = &mut self.topics[topic];
         assert_eq!(number, topic_view.next, "a number out of order");
         topic_view.next += 1;
         topic_view.head += envelope.len() as u64;
-        let bytes: Rc<[u8]> = envelope.into();
-        let entry = Entry { number, end: topic_view.head, bytes };
+        let entry = Entry { number, end: topic_view.head, bytes: envelope };
         for reader in &self.live {
             let view = &mut self.peers[*reader].view;
             if *reader != sender && view.topic == topic && view.is_there(nth) {
                 view.push(entry.clone(), now_ns);
+                *self.heard.entry(*reader).or_default() += 1;
             }
         }
+    }
+
+    fn offend(&mut self) {
+        self.offences += 1;
+        self.shared.borrow_mut().offences += 1;
     }
 
     /// Looks for a reader for which the reference's slowdown holds this sender back.
@@ -84,7 +99,7 @@ impl Side<'_> {
         let limits = self.plan.limits;
         let none = self.peers[sender].view.judged(&limits, Err(why), now_ns);
         assert!(none.is_none(), "refused and relayed");
-        self.offences += 1;
+        self.offend();
         self.places.hit(match why {
             NotRelayed::Rate => Place::Rate,
             NotRelayed::LineTooLong => Place::LineTooLong,
@@ -175,7 +190,7 @@ impl Side<'_> {
                 let just = peer.times.heard == now_ns || peer.times.ended == now_ns;
                 assert!(long || just, "no line: {}", self.brief(index));
                 self.places.hit(Place::Unfinished);
-                self.offences += 1;
+                self.offend();
             }
             Reason::Fault(PeerFault::Idle) => {
                 self.places.hit(Place::Idle);
@@ -191,7 +206,7 @@ impl Side<'_> {
             }
             Reason::Fault(PeerFault::SlowReader) => {
                 self.places.hit(Place::Cut);
-                self.offences += 1;
+                self.offend();
                 if !self.peers[index].pressed {
                     self.due_pressure(index, "a cut");
                 }

@@ -97,6 +97,8 @@ pub(crate) struct View {
     pub(crate) verdict_ns: u64,
     /// Bytes of it that were heard, at all.
     pub(crate) heard_bytes: u64,
+    /// What it was owed could not be kept for it.
+    pub(crate) excused: bool,
 }
 
 impl View {
@@ -130,6 +132,7 @@ impl View {
             queued_ns: 0,
             verdict_ns: 0,
             heard_bytes: 0,
+            excused: false,
         }
     }
 

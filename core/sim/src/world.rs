@@ -1,7 +1,9 @@
 //! The relay and everything around it, one step after the other.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use wardline_core::{ConnId, Gather, Instant, Reason, Relay};
 
@@ -10,6 +12,7 @@ use crate::peer::Peer;
 use crate::places::{Place, Places};
 use crate::plan::{OPS, Op, Plan};
 use crate::rng::Rng;
+use crate::shared::Shared;
 use crate::side::{Side, TopicView};
 
 /// Bytes fed before the events must be taken.
@@ -41,17 +44,28 @@ pub(crate) struct World<'s, 'b> {
     moved: u64,
     /// Whether every step is checked, or every sixteenth.
     check_all: bool,
+    /// Time is to go on, for all shards together.
+    pub(crate) wants_time: bool,
 }
 
 impl<'s, 'b> World<'s, 'b> {
     /// A world by `plan`.
-    pub(crate) fn new(plan: Plan, rng: Rng<'b>, lent: &'s mut Lent, check_all: bool) -> Self {
+    pub(crate) fn new(
+        plan: Plan,
+        rng: Rng<'b>,
+        lent: &'s mut Lent,
+        check_all: bool,
+        (shard, shards, shared): (usize, usize, Rc<RefCell<Shared>>),
+    ) -> Self {
         let limits = plan.limits;
         let now_ns = 1_000_000_000;
-        let (slots, pool) = lent.slots();
+        let (slots, links, pool) = lent.slots();
         let now = Instant::from_nanos(now_ns);
         let mut relay = Relay::new(limits, slots, pool, [7; 32], now).expect("a plan that works");
-        let topics = ["main", "a", "b", "c"].iter().take(plan.topics).map(|name| {
+        if shards > 1 {
+            relay.join(shard as u8, links).expect("slots for its links");
+        }
+        let topics = Self::topics(&plan).into_iter().map(|name| {
             let id = relay.listen(name).expect("a topic");
             TopicView { id, next: 0, head: 0, run: (usize::MAX, 0) }
         });
@@ -74,6 +88,11 @@ impl<'s, 'b> World<'s, 'b> {
             banned: BTreeMap::new(),
             offences: 0,
             shutdown: false,
+            shard,
+            shards,
+            shared,
+            woke_ns: 0,
+            heard: BTreeMap::new(),
             calm: false,
         };
         Self {
@@ -93,7 +112,19 @@ impl<'s, 'b> World<'s, 'b> {
             spun: 0,
             moved: 0,
             check_all,
+            wants_time: false,
         }
+    }
+
+    /// The names of its topics.
+    pub(crate) fn topics(plan: &Plan) -> Vec<&'static str> {
+        ["main", "a", "b", "c"].into_iter().take(plan.topics).collect()
+    }
+
+    /// Messages that the relay took or was brought.
+    pub(crate) fn taken(&self) -> u64 {
+        let stats = self.relay.stats();
+        stats.published.value() + stats.from_shards.value()
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -142,7 +173,12 @@ impl<'s, 'b> World<'s, 'b> {
                 }
             }
             Op::Fin => {
-                if let Some(peer) = self.any(|_| true) {
+                // Sometimes one whose lines wait, and who has nothing more to say.
+                let waits = self.side.rng.one_in(2);
+                let wanted = |peer: &Peer| {
+                    !waits || (!peer.view.is_heard() && peer.socket.waiting().is_empty())
+                };
+                if let Some(peer) = self.any(wanted).or_else(|| self.any(|_| true)) {
                     self.side.peers[peer].socket.fin = true;
                 }
             }
@@ -154,6 +190,7 @@ impl<'s, 'b> World<'s, 'b> {
                     self.side.places.hit(Place::Reset);
                 }
             }
+            Op::Time if self.side.shards > 1 => self.wants_time = true,
             Op::Time => self.time(),
             Op::Backwards => self.backwards(),
             Op::Spurious => self.relay.handle_timeout(self.now()),
@@ -169,6 +206,14 @@ impl<'s, 'b> World<'s, 'b> {
                 }
             }
             Op::Drain => self.drain(),
+        }
+    }
+
+    /// Readers gave way to what a ring brought: who was ending may have been one of them.
+    pub(crate) fn excuse(&mut self) {
+        for index in &self.side.live {
+            let view = &mut self.side.peers[*index].view;
+            view.excused |= view.leaving.is_some();
         }
     }
 
@@ -211,6 +256,7 @@ impl<'s, 'b> World<'s, 'b> {
         let moved = stats.bytes_appended.value() * 3 / 2
             + stats.bytes_in.value()
             + stats.bytes_out.value()
+            + stats.link_bytes.value() * 3 / 2
             + stats.warnings.value() * 100;
         let limits = &self.side.plan.limits;
         let begun = u64::from(limits.line.envelope_bytes_max);
@@ -237,6 +283,12 @@ impl<'s, 'b> World<'s, 'b> {
         }
         for _ in 0..stats.coalesced.value() {
             places.hit(Place::Coalesced);
+        }
+        for _ in 0..stats.link_full.value().min(50) {
+            places.hit(Place::LinkFull);
+        }
+        for _ in 0..stats.replica_cuts.value() {
+            places.hit(Place::ReplicaCut);
         }
         for _ in 0..stats.evicted_for_memory.value() {
             places.hit(Place::EvictedForMemory);

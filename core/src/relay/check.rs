@@ -33,6 +33,9 @@ impl<P: Pool> Relay<'_, P> {
             }
             self.check_session(slot);
         }
+        let (feeds, out_blocks) = self.check_links();
+        cursors = cursors.saturating_add(feeds);
+        blocks = blocks.saturating_add(out_blocks);
         let mut links = 0_u32;
         let mut listed_cursors = 0_u32;
         for index in 0..self.topics.touched() {
@@ -53,6 +56,44 @@ impl<P: Pool> Relay<'_, P> {
         if listed_cursors != cursors {
             invariant_failed("a cursor that no topic lists");
         }
+    }
+
+    /// Gives the feeds that there are and the blocks of what waits for links.
+    fn check_links(&self) -> (u32, u32) {
+        let (mut feeds, mut blocks) = (0_u32, 0_u32);
+        for other in self.others() {
+            let peer = self.links.peer(other);
+            blocks = blocks.saturating_add(peer.out.blocks(&self.memory));
+            let mut lag = 0_u64;
+            for topic in (0..self.topics.touched()).map(Ref::of) {
+                let feed = self.links.feed(self.links.feed_at(topic, other));
+                lag = lag.saturating_add(feed.lag);
+                let Some(cursor) = feed.cursor.some() else { continue };
+                feeds = feeds.saturating_add(1);
+                let item = self.topics.at(topic);
+                if self.cursors.at(cursor).session != peer.session || item.home().is_some() {
+                    invariant_failed("a feed of another shard");
+                }
+                let behind = self.cursors.at(cursor).is_behind();
+                if behind && feed.listed == 0 && item.touched == 0 {
+                    invariant_failed("a feed that is behind and forgotten");
+                }
+            }
+            // What is taken in before it is looked at again: a turn, of each topic.
+            let turn = u64::from(self.limits.topic_turn_bytes)
+                .saturating_add(u64::from(self.limits.line.envelope_bytes_max).saturating_mul(2));
+            let most = turn.saturating_mul(u64::from(self.topics.touched()));
+            if lag > most.saturating_add(self.limits.pool_bytes() / 8) {
+                invariant_failed("a shard lags without a bound");
+            }
+            if lag != peer.lag {
+                invariant_failed("the lag of a shard is miscounted");
+            }
+        }
+        if blocks != self.links.out_blocks {
+            invariant_failed("blocks that wait for links are miscounted");
+        }
+        (feeds, blocks)
     }
 
     fn check_session(&self, slot: Ref) {

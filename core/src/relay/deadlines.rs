@@ -145,6 +145,7 @@ impl<P: Pool> Relay<'_, P> {
                 }
                 return;
             }
+            Phase::Link => return self.tick(slot),
             Phase::Free | Phase::Closing => return,
         }
         if self.patient_until(slot) <= now {

@@ -40,6 +40,12 @@ impl<P: Pool> Relay<'_, P> {
         admitted
     }
 
+    /// What the quarantine says of an address now, for who asks; it costs the address nothing.
+    #[must_use]
+    pub fn verdict(&self, now: Instant, ip: IpAddr) -> Verdict {
+        self.quarantine.verdict(self.now.max(now), Prefix::of(ip))
+    }
+
     fn admit(&mut self, remote: Remote) -> Result<ConnId, Refusal> {
         if self.topics.find(remote.topic.0).is_none_or(|topic| topic.name().is_empty()) {
             return Err(Refusal::NoListener);
@@ -59,11 +65,14 @@ impl<P: Pool> Relay<'_, P> {
         let Some(cursor) = self.cursors.take() else {
             invariant_failed("fewer cursors than sessions");
         };
+        let far = self.topics.at(remote.topic.0).home().is_some();
+        let joined = if far { self.links.far(remote.topic.0).sent } else { 0 };
         let session = self.sessions.at_mut(slot);
         session.open(remote.addr);
         session.topic = remote.topic.0;
         session.cursor = cursor;
         session.heard_at = self.now;
+        session.joined = joined;
         session.acknowledged_at = self.now;
         if exempt {
             session.flags.set(Flags::EXEMPT);
@@ -74,6 +83,7 @@ impl<P: Pool> Relay<'_, P> {
         topic.cursors = topic.cursors.saturating_add(1);
         *self.cursors.at_mut(cursor) = Cursor::new(slot, topic.log.head);
         cursor::wait(&mut self.cursors, &mut topic.waiting, cursor);
+        self.readers_changed(remote.topic.0);
         self.arm(slot);
         Ok(self.id(slot))
     }
@@ -100,7 +110,7 @@ impl<P: Pool> Relay<'_, P> {
     /// Sees to a free slot. When connections are full, the youngest of the prefix that holds most
     /// gives way, unless the newcomer's own holds as many.
     fn make_way(&mut self, prefix: Ref) -> Result<(), Refusal> {
-        let used = self.sessions.used();
+        let used = self.connections();
         let mine = self.prefixes.at(prefix).conns;
         let filling = used >= (self.limits.connections / 10).saturating_mul(7);
         let exempt = self.prefixes.at(prefix).youngest;
@@ -115,7 +125,8 @@ impl<P: Pool> Relay<'_, P> {
             return Err(Refusal::TooManyConnections);
         };
         let heavy = self.prefixes.at(heaviest);
-        if heavy.conns <= mine.saturating_add(1) || used >= self.sessions.capacity() {
+        let none = self.sessions.used() >= self.sessions.capacity();
+        if heavy.conns <= mine.saturating_add(1) || none {
             return Err(Refusal::TooManyConnections);
         }
         let mut victim = heavy.youngest;
@@ -203,11 +214,12 @@ impl<P: Pool> Relay<'_, P> {
         let session = self.sessions.at_mut(slot);
         let topic = session.topic;
         let Some(cursor) = core::mem::take(&mut session.cursor).some() else { return };
-        let topic = self.topics.at_mut(topic);
-        cursor::leave(&mut self.cursors, &mut self.memory, &mut topic.waiting, cursor);
+        let item = self.topics.at_mut(topic);
+        cursor::leave(&mut self.cursors, &mut self.memory, &mut item.waiting, cursor);
         self.cursors.give(cursor);
-        topic.cursors = topic.cursors.saturating_sub(1);
-        topic.log.trim(&mut self.memory);
+        item.cursors = item.cursors.saturating_sub(1);
+        item.log.trim(&mut self.memory);
+        self.readers_changed(topic);
     }
 
     /// Charges the address of a connection.
@@ -232,6 +244,7 @@ impl<P: Pool> Relay<'_, P> {
         let live = self.prefixes.live();
         let charge = self.quarantine.refuse(self.now, key, offence, live, span);
         self.count_charge(charge);
+        self.spread(key, charge);
         self.struck(slot, charge);
     }
 
@@ -240,6 +253,7 @@ impl<P: Pool> Relay<'_, P> {
         let live = self.prefixes.live();
         let charge = self.quarantine.charge(self.now, prefix, offence, live);
         self.count_charge(charge);
+        self.spread(prefix, charge);
         charge
     }
 

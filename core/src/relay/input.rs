@@ -1,12 +1,10 @@
 //! Input: from bytes to lines to the log.
 
-use super::{Relay, Tap, mark};
-use crate::cursor;
+use super::{Relay, Tap};
 use crate::event::{Event, NotRelayed, Reason};
 use crate::fault::PeerFault;
-use crate::id::{ConnId, Ref, TopicId};
+use crate::id::{ConnId, Ref};
 use crate::line::{self, Envelope, Suffix, Text, warning};
-use crate::log::NoRoom;
 use crate::quarantine::Offence;
 use crate::queue::Queue;
 use crate::rate::Rate;
@@ -15,14 +13,14 @@ use crate::storage::{Pool, Purpose};
 use crate::time::{Duration, Instant};
 
 /// What a message costs at least, of whatever is counted in bytes: nobody sends for less.
-const CHARGE_MIN: u32 = 64;
+pub(super) const CHARGE_MIN: u32 = 64;
 
 /// Output of its own that a connection may have waiting before warnings to it are dropped.
 const WARNINGS_BYTES_MAX: u32 = 4 << 10;
 
 /// How far a run of lines got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
+pub(super) enum Stop {
     /// Everything but an unfinished line was taken.
     More,
     /// The turn's share of the connection or of its topic is taken.
@@ -31,6 +29,8 @@ enum Stop {
     Held,
     /// The log has no room.
     Memory,
+    /// The link to another shard has none.
+    Link,
     /// The connection is ending.
     Gone,
 }
@@ -89,7 +89,7 @@ impl<P: Pool> Relay<'_, P> {
                 self.queue(slot);
             }
             Phase::Finished => self.close(slot, Reason::Peer),
-            Phase::Open | Phase::Free | Phase::Leaving | Phase::Closing => {}
+            Phase::Open | Phase::Free | Phase::Leaving | Phase::Closing | Phase::Link => {}
         }
     }
 
@@ -158,7 +158,7 @@ impl<P: Pool> Relay<'_, P> {
         match stop {
             Stop::More => self.keep_unfinished(slot, rest),
             Stop::Gone => {}
-            Stop::Turn | Stop::Held | Stop::Memory => {
+            Stop::Turn | Stop::Held | Stop::Memory | Stop::Link => {
                 self.keep(slot, rest);
                 self.wait(slot, stop);
             }
@@ -188,7 +188,7 @@ impl<P: Pool> Relay<'_, P> {
         self.scratch = scratch;
         match stop {
             Stop::Gone => return false,
-            Stop::More | Stop::Turn | Stop::Held | Stop::Memory => {}
+            Stop::More | Stop::Turn | Stop::Held | Stop::Memory | Stop::Link => {}
         }
         if taken == whole {
             let session = self.sessions.at_mut(slot);
@@ -360,6 +360,10 @@ impl<P: Pool> Relay<'_, P> {
             Stop::More | Stop::Gone => {}
             Stop::Turn => self.defer(slot),
             Stop::Held => self.arm(slot),
+            Stop::Link => {
+                self.stats.link_full.bump();
+                self.enqueue(slot, |relay| &mut relay.links.stalled);
+            }
             Stop::Memory => {
                 self.stats.log_full.bump();
                 // What waits for more holds memory.
@@ -485,68 +489,7 @@ impl<P: Pool> Relay<'_, P> {
         (taken, Stop::More)
     }
 
-    /// Takes the lines at the front of `lines` about which nothing is to be asked: a line before
-    /// them has woken the readers, and they fit where it ended. Gives how many bytes of them were
-    /// taken; the line after those goes the long way.
-    fn take_ordinary(
-        &mut self,
-        slot: Ref,
-        lines: &[u8],
-        share: &mut usize,
-        suffix: &Suffix,
-    ) -> usize {
-        let limits = &self.limits;
-        let session = self.sessions.at(slot);
-        let topic = self.topics.at_mut(session.topic);
-        let asked = limits.line.messages_per_minute != 0
-            || matches!(self.tap, Tap(Some(_)))
-            || !topic.hold.is_zero()
-            || topic.waiting.is_some();
-        // Where nobody else listens the log may stand for the sender's own cursor alone.
-        let nobody = topic.cursors < 2;
-        if asked || nobody || !session.is_open() {
-            return 0;
-        }
-        let Some(room) = topic.log.same_run(&mut self.memory, slot) else { return 0 };
-        let turn = limits.topic_turn_bytes.saturating_sub(topic.taken) as usize;
-        let conn = ConnId::new(slot, session.generation);
-        let (mut taken, mut written, mut charged) = (0_usize, 0_usize, 0_usize);
-        let mut messages = 0_u64;
-        while let Some((envelope, next)) = next_envelope(lines, taken, suffix) {
-            let over = envelope.content().len() > limits.line.line_bytes_max as usize;
-            if *share == 0 || charged >= turn || over {
-                break;
-            }
-            let len = envelope.len();
-            let Some(out) = room.get_mut(written..written.saturating_add(len)) else { break };
-            if len > limits.line.envelope_bytes_max as usize {
-                break;
-            }
-            envelope.fill(out);
-            written = written.saturating_add(len);
-            charged = charged.saturating_add(len.max(CHARGE_MIN as usize));
-            *share = share.saturating_sub(next.saturating_sub(taken).max(CHARGE_MIN as usize));
-            taken = next;
-            if limits.report_messages {
-                let number = Some(topic.log.messages.saturating_add(messages));
-                let topic = TopicId(session.topic);
-                if !self.events.push(Event::Published { conn, topic, number }) {
-                    self.stats.events_dropped.bump();
-                }
-            }
-            messages = messages.saturating_add(1);
-        }
-        let written = u32::try_from(written).unwrap_or(u32::MAX);
-        topic.log.wrote_messages(&mut self.memory, slot, written, messages);
-        let charged = u32::try_from(charged).unwrap_or(u32::MAX);
-        topic.taken = topic.taken.saturating_add(charged);
-        self.cursors.at_mut(session.cursor).own_until = topic.log.head;
-        self.stats.bytes_appended.add(u64::from(written));
-        self.stats.published.add(messages);
-        taken
-    }
-
-    fn turn_is_full(&self, slot: Ref) -> bool {
+    pub(super) fn turn_is_full(&self, slot: Ref) -> bool {
         let topic = self.topics.at(self.sessions.at(slot).topic);
         topic.taken >= self.limits.topic_turn_bytes
     }
@@ -586,7 +529,7 @@ impl<P: Pool> Relay<'_, P> {
             return Ok(());
         };
         // The bucket is charged only once the message is in the log.
-        self.publish(slot, &envelope).map_err(|NoRoom| Stop::Memory)?;
+        self.publish(slot, &envelope)?;
         if !cfg!(wardline_mutant = "rate_not_charged") {
             self.sessions.at_mut(slot).rate = rate;
         }
@@ -682,94 +625,4 @@ impl<P: Pool> Relay<'_, P> {
             self.stats.warnings_dropped.bump();
         }
     }
-
-    /// Appends a message to the log of its topic, once, and wakes those who wait for it.
-    fn publish(&mut self, slot: Ref, envelope: &Envelope<'_>) -> Result<(), NoRoom> {
-        let session = self.sessions.at(slot);
-        let (topic_slot, own) = (session.topic, session.cursor);
-        let topic = self.topics.at_mut(topic_slot);
-        let len = u32::try_from(envelope.len()).unwrap_or(u32::MAX);
-        let others = topic.cursors.saturating_sub(u32::from(own.is_some()));
-        let mut number = None;
-        if others == 0 {
-            self.stats.published_to_nobody.bump();
-        } else {
-            let log = &mut topic.log;
-            log.reserve(&mut self.memory, self.limits.quiet_log_bytes, slot, len)?;
-            if topic.waiting.is_some() {
-                let link = log.tail(&mut self.memory, slot);
-                let (sessions, ready) = (&mut self.sessions, &mut self.ready);
-                let patience = &mut topic.patience;
-                let (waits, from) = (patience.begin(self.now), log.head);
-                cursor::wake_all(
-                    &mut self.cursors,
-                    &mut self.memory,
-                    &mut topic.waiting,
-                    link,
-                    log.head,
-                    |session| {
-                        if !waits || !patience.add(sessions, session, from) {
-                            mark(sessions, ready, session, Pending::SEND);
-                        }
-                    },
-                );
-                if waits {
-                    topic.patience.await_end(&mut self.wheel, &mut self.sessions);
-                }
-            }
-            match log.contiguous(&mut self.memory, slot, len) {
-                Some(room) => {
-                    envelope.fill(room);
-                    let link = log.newest;
-                    log.wrote(&mut self.memory, link, slot, len);
-                }
-                None => envelope.write(|bytes| log.write(&mut self.memory, slot, bytes)),
-            }
-            number = Some(log.finish());
-            if !cfg!(wardline_mutant = "own_until_stays") {
-                self.cursors.at_mut(own).own_until = log.head;
-            }
-            self.stats.bytes_appended.add(u64::from(len));
-        }
-        topic.taken = topic.taken.saturating_add(len.max(CHARGE_MIN));
-        if topic.touched == 0 {
-            topic.touched = 1;
-            topic.touched_next = core::mem::replace(&mut self.touched, topic_slot);
-        }
-        let hold = topic.hold;
-        let session = self.sessions.at_mut(slot);
-        // Never the laggard itself: it may have to write before it reads.
-        if !hold.is_zero() && !session.flags.has(Flags::STALLED) {
-            session.held_until = self.now.after(hold);
-        }
-        self.stats.published.bump();
-        if self.limits.report_messages {
-            let conn = self.id(slot);
-            self.tell(Event::Published { conn, topic: TopicId(topic_slot), number });
-        }
-        Ok(())
-    }
-}
-
-/// The envelope of the line at `from`, and where the next line begins. One look finds the end of a
-/// line that has nothing to escape.
-fn next_envelope<'a>(
-    lines: &'a [u8],
-    from: usize,
-    suffix: &'a Suffix,
-) -> Option<(Envelope<'a>, usize)> {
-    let rest = lines.get(from..)?;
-    let at = line::find_special(rest)?;
-    let tail = rest.get(at..)?;
-    let (end, plain) = match tail {
-        [b'\n', ..] => (at, true),
-        [b'\r', b'\n', ..] => (at.saturating_add(1), true),
-        _ => (at.saturating_add(memchr::memchr(b'\n', tail)?), false),
-    };
-    let next = from.saturating_add(end).saturating_add(1);
-    if plain {
-        return Some((Envelope::plain(rest.get(..at)?, suffix), next));
-    }
-    let line = line::without_return(rest.get(..end)?);
-    Some((Envelope::escaped(line, suffix), next))
 }

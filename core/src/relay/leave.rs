@@ -148,7 +148,7 @@ impl<P: Pool> Relay<'_, P> {
         let conn = self.id(slot);
         let session = self.sessions.at_mut(slot);
         match session.phase() {
-            Phase::Free | Phase::Closing => return,
+            Phase::Free | Phase::Closing | Phase::Link => return,
             Phase::Open => {
                 self.end_input(slot);
                 self.tell(Event::Leaving { conn, reason });
@@ -252,7 +252,7 @@ impl<P: Pool> Relay<'_, P> {
     pub(super) fn closes_at(&self, slot: Ref) -> Instant {
         let session = self.sessions.at(slot);
         match session.phase() {
-            Phase::Leaving | Phase::Finished => session.close_at,
+            Phase::Leaving | Phase::Finished | Phase::Link => session.close_at,
             Phase::Free | Phase::Open | Phase::Closing => Instant::NEVER,
         }
     }

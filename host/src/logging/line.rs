@@ -1,5 +1,6 @@
 //! One event as one line, text or JSON.
 
+use std::cell::Cell;
 use std::fmt::{self, Debug, Write};
 use std::time::SystemTime;
 
@@ -9,6 +10,15 @@ use tracing::{Event, Level};
 use super::date::DateFormat;
 use super::escape::{JsonEscape, TextEscape, needs_quotes};
 use super::template::{self, Pad, Piece, Template};
+
+thread_local! {
+    static SHARD: Cell<Option<u8>> = const { Cell::new(None) };
+}
+
+/// Names the shard that this thread is, in every line that it logs from here on.
+pub fn name_shard(shard: u8) {
+    SHARD.set(Some(shard));
+}
 
 /// How lines are written to one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +78,9 @@ impl LineFormat {
                 self.date.write(time, out)?;
                 write!(out, "{plain} {color}{:>5}{plain} {dim}{name}:{plain} ", level.as_str())?;
                 write_message(event, out)?;
+                if let Some(shard) = SHARD.get() {
+                    write!(out, " shard={shard}")?;
+                }
             }
             LineShape::Template(template) => {
                 for piece in template.pieces() {
@@ -82,6 +95,9 @@ impl LineFormat {
                 let mut fields = JsonFields { out: &mut *out, result: Ok(()) };
                 event.record(&mut fields);
                 fields.result?;
+                if let Some(shard) = SHARD.get() {
+                    write!(out, ",\"shard\":{shard}")?;
+                }
                 out.write_char('}')?;
             }
         }

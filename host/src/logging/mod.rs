@@ -27,7 +27,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 pub use date::DateFormat;
 pub use level::LogLevel;
-pub use line::{LineFormat, LineShape};
+pub use line::{LineFormat, LineShape, name_shard};
 pub use rotate::RotatingFile;
 pub use template::Template;
 

@@ -127,18 +127,79 @@ pub fn bind_all(listens: &[Listen], tuning: &Tuning) -> Result<Vec<Listener>, Bi
     let mut listeners = Vec::with_capacity(listens.len());
     for listen in listens {
         let only_v6 = beside_v4_wildcard(listen, listens);
-        let socket = bind(listen, tuning, only_v6).map_err(|source| failed(listen, source))?;
+        let socket =
+            bind(listen, tuning, only_v6, false).map_err(|source| failed(listen, source))?;
         let addr = socket.local_addr().map_err(|source| failed(listen, source))?;
         listeners.push(Listener { listen: listen.bound_at(addr), addr, socket });
     }
     Ok(listeners)
 }
 
+/// Whether several shards can listen on one port.
+const CAN_SHARE: bool = cfg!(all(target_os = "linux", not(wardline_portable)));
+
+/// The listeners of one of several shards: first those that it shares with the others, then those
+/// that lead to it alone.
+#[derive(Debug, Default)]
+pub struct ShardListeners {
+    /// In the order of the settings. Where the system cannot share ports only the first shard has
+    /// them, and hands connections on.
+    pub shared: Vec<Listener>,
+    /// In the same order, on ports that the system chose; if they were asked for.
+    pub own: Vec<Listener>,
+}
+
+/// Binds every listener for `shards` shards, or none. `own`: each shard gets a port of its own for
+/// each listener, beside.
+///
+/// # Errors
+/// The operator's or the system's: the first that cannot be bound.
+pub fn bind_shards(
+    listens: &[Listen],
+    tuning: &Tuning,
+    shards: u8,
+    own: bool,
+) -> Result<Vec<ShardListeners>, BindError> {
+    let failed = |listen: &Listen, source| BindError { listen: listen.clone(), source };
+    let mut all: Vec<_> = (0..shards).map(|_| ShardListeners::default()).collect();
+    for listen in listens {
+        let only_v6 = beside_v4_wildcard(listen, listens);
+        let listener = |listen: &Listen, shared| {
+            let socket = bind(listen, tuning, only_v6, shared)?;
+            let addr = socket.local_addr()?;
+            Ok(Listener { listen: listen.bound_at(addr), addr, socket })
+        };
+        let failed = |source| failed(listen, source);
+        // A port that is shared may be taken by another process of the same user, and half of its
+        // connections would go there: so it must be free for one alone, first.
+        let first = listener(listen, false).map_err(failed)?;
+        let (bound, ip) = (first.listen.clone(), first.addr.ip());
+        let mut first = Some(first);
+        if CAN_SHARE && shards > 1 {
+            first = None;
+        }
+        for shard in &mut all {
+            match first.take() {
+                Some(only) => shard.shared.push(only),
+                None if CAN_SHARE => {
+                    shard.shared.push(listener(&bound, true).map_err(failed)?);
+                }
+                None => {}
+            }
+            if own {
+                let anywhere = SocketAddr::new(ip, 0);
+                shard.own.push(listener(&bound.bound_at(anywhere), false).map_err(failed)?);
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// Binds the first address of the host that can be bound.
-fn bind(listen: &Listen, tuning: &Tuning, only_v6: bool) -> io::Result<TcpListener> {
+fn bind(listen: &Listen, tuning: &Tuning, only_v6: bool, shared: bool) -> io::Result<TcpListener> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for addr in (listen.host(), listen.port()).to_socket_addrs()? {
-        match bind_addr(addr, tuning, only_v6) {
+        match bind_addr(addr, tuning, only_v6, shared) {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
         }
@@ -146,7 +207,12 @@ fn bind(listen: &Listen, tuning: &Tuning, only_v6: bool) -> io::Result<TcpListen
     Err(last)
 }
 
-fn bind_addr(addr: SocketAddr, tuning: &Tuning, only_v6: bool) -> io::Result<TcpListener> {
+fn bind_addr(
+    addr: SocketAddr,
+    tuning: &Tuning,
+    only_v6: bool,
+    shared: bool,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     // Elsewhere than on Unix this option lets another process take the port over.
     #[cfg(unix)]
@@ -154,6 +220,12 @@ fn bind_addr(addr: SocketAddr, tuning: &Tuning, only_v6: bool) -> io::Result<Tcp
     if addr.is_ipv6() {
         socket.set_only_v6(only_v6)?;
     }
+    #[cfg(all(target_os = "linux", not(wardline_portable)))]
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    #[cfg(not(all(target_os = "linux", not(wardline_portable))))]
+    let _ = shared;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     // Connections inherit these on Linux, which saves four system calls on each.
@@ -196,6 +268,26 @@ mod tests {
             assert_eq!(listener.socket.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
             TcpStream::connect(listener.addr).unwrap();
         }
+    }
+
+    #[test]
+    fn shards_share_ports_and_have_their_own() {
+        let asked = listens(&["line://127.0.0.1:0/a", "line://127.0.0.1:0/b"]);
+        let bound = bind_shards(&asked, &tuning(), 3, true).unwrap();
+        assert_eq!(bound.len(), 3);
+        let mut own = std::collections::BTreeSet::new();
+        for (nth, shard) in bound.iter().enumerate() {
+            let shared = if CAN_SHARE || nth == 0 { 2 } else { 0 };
+            assert_eq!((shard.shared.len(), shard.own.len()), (shared, 2));
+            for (here, first) in shard.shared.iter().zip(&bound[0].shared) {
+                assert_eq!(here.addr, first.addr);
+            }
+            assert!(shard.own.iter().all(|listener| own.insert(listener.addr)));
+            assert_eq!(shard.own[1].listen.topic(), "b");
+        }
+        let taken = vec![bound[0].shared[0].listen.clone()];
+        let wrong = bind_shards(&taken, &tuning(), 2, false).unwrap_err();
+        assert_eq!(wrong.source.kind(), io::ErrorKind::AddrInUse, "another process has that port");
     }
 
     #[test]

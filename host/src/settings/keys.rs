@@ -127,9 +127,9 @@ const SEGMENTS: Bytes = Bytes(LIMITS.segments as u64 * LIMITS.segment_bytes as u
 settings! {
     /// What is served, and by what.
     server: ServerSettings {
-        /// Which engine carries the sockets: auto or tokio.
+        /// Which engine carries the sockets: auto, ring, tokio-uring or tokio.
         engine: Engine = Engine::Auto, Restart;
-        /// Threads that relay; this version runs one.
+        /// Threads that relay, a core each: a number, or auto, which is one for now.
         shards: Shards = Shards(1), Restart;
         /// Where to listen, and the topic of each listener.
         listen: Vec<Listen> = vec![Listen::default()], Restart;

@@ -7,6 +7,7 @@ use wardline_core::{
 use super::keys::{FLOW_CONTROL_DELAY, Settings, THROTTLE_DELAY};
 use super::value::{Bytes, Span};
 use crate::net::Listen;
+use crate::storage::per_shard;
 
 /// A key, and what is wrong with it.
 pub(super) type Wrong = (&'static str, String);
@@ -18,6 +19,18 @@ impl Settings {
         let limits = self.limits_unchecked(&mut wrong);
         if let (true, Err(error)) = (wrong.is_empty(), limits.check()) {
             wrong.push((key_of(error), error.sentence().to_owned()));
+        }
+        let shards = self.server.shards.count();
+        if wrong.is_empty() && shards > 1 {
+            let part = per_shard(&limits, shards);
+            let message = part.line.envelope_bytes_max.div_ceil(part.block_bytes);
+            if message > part.blocks / 4 {
+                let said = "a quarter of a shard's part of limits.blocks must hold a message";
+                wrong.push(("server.shards", said.to_owned()));
+            } else if let Err(error) = part.check() {
+                let said = format!("for a shard's part, {}", error.sentence());
+                wrong.push((key_of(error), said));
+            }
         }
         if wrong.is_empty() { Ok(limits) } else { Err(wrong) }
     }
@@ -147,6 +160,7 @@ fn key_of(error: ConfigError) -> &'static str {
         ConfigError::EnvelopeBytes => "line.max_out_bytes",
         ConfigError::Coalesce => "line.coalesce",
         ConfigError::Quarantine => "quarantine.threshold_points",
+        ConfigError::Shards => "server.shards",
         ConfigError::TopicName | ConfigError::Full | ConfigError::SlotsMissing => "server.listen",
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,9 +72,17 @@ impl Sources {
     /// # Errors
     /// The operator's: everything that is wrong, not only the first.
     pub fn load(&self) -> Result<Loaded, Problems> {
+        self.load_with(self.file.as_deref().map(std::fs::read_to_string))
+    }
+
+    /// The same for who has read the file already, or tried to.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn load_with(&self, file: Option<io::Result<String>>) -> Result<Loaded, Problems> {
         let mut loading = Loading::default();
-        if let Some(path) = &self.file {
-            loading.file(path);
+        if let (Some(path), Some(text)) = (&self.file, file) {
+            loading.file(path, text);
         }
         loading.env(&self.env);
         for pair in &self.sets {
@@ -145,9 +154,9 @@ struct Loading {
 }
 
 impl Loading {
-    fn file(&mut self, path: &Path) {
+    fn file(&mut self, path: &Path, text: io::Result<String>) {
         let name: Arc<str> = path.display().to_string().into();
-        let text = match std::fs::read_to_string(path) {
+        let text = match text {
             Ok(text) => text,
             Err(error) => {
                 let what = format!("{name}: cannot read it: {error}");

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
+use wardline_core::SHARDS_MAX;
 use wardline_core::{Duration, LagRule};
 
 /// A kind of value that a setting can have.
@@ -320,58 +321,78 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
-/// Which engine carries the sockets.
+/// Which engine carries the sockets. Whether it can be had is not for the settings to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// The best that this build has.
+    /// The best that this build has and this system lets run.
     Auto,
+    /// Linux's io_uring, with a loop of its own.
+    Ring,
+    /// Linux's io_uring, by the crate `tokio-uring`.
+    TokioUring,
     /// The portable one.
     Tokio,
 }
 
 impl Engine {
-    /// The name of the engine that this build takes for it.
+    /// All of them, by the names that operators know them by.
+    const NAMES: [(&str, Self); 4] = [
+        ("auto", Self::Auto),
+        ("ring", Self::Ring),
+        ("tokio-uring", Self::TokioUring),
+        ("tokio", Self::Tokio),
+    ];
+
+    /// Its name.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Auto | Self::Tokio => "tokio",
+            Self::Auto => "auto",
+            Self::Ring => "ring",
+            Self::TokioUring => "tokio-uring",
+            Self::Tokio => "tokio",
         }
     }
 }
 
 impl Setting for Engine {
     fn read(value: &Value) -> Result<Self, String> {
-        match value.as_str() {
-            Some(known @ ("ring" | "tokio-uring")) => {
-                Err(format!("{known:?} is not in this build; it has \"tokio\""))
-            }
-            _ => read_word(value, &[("auto", Self::Auto), ("tokio", Self::Tokio)]),
-        }
+        read_word(value, &Self::NAMES)
     }
 
     fn show(&self) -> Option<Value> {
-        Some(Value::from(match self {
-            Self::Auto => "auto",
-            Self::Tokio => "tokio",
-        }))
+        Some(Value::from(self.name()))
     }
 }
 
-/// Threads that relay, each with connections of its own.
+/// Threads that relay, each with connections of its own. 0: as many as is best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shards(pub u32);
 
+impl Shards {
+    /// As many as is best.
+    pub const AUTO: Self = Self(0);
+
+    /// How many that is. `auto` is one, until a measurement has shown a gain from more.
+    #[must_use]
+    pub fn count(self) -> u8 {
+        u8::try_from(self.0).unwrap_or(SHARDS_MAX).clamp(1, SHARDS_MAX)
+    }
+}
+
 impl Setting for Shards {
     fn read(value: &Value) -> Result<Self, String> {
+        if value.as_str() == Some("auto") {
+            return Ok(Self::AUTO);
+        }
         match u32::read(value) {
-            Ok(1) => Ok(Self(1)),
-            Ok(0) | Err(_) => Err(must_be("1", value)),
-            Ok(more) => Err(format!("must be 1: this version runs one shard, not {more}")),
+            Ok(shards) if (1..=u32::from(SHARDS_MAX)).contains(&shards) => Ok(Self(shards)),
+            Ok(_) | Err(_) => Err(must_be("\"auto\" or a number of 1 to 16", value)),
         }
     }
 
     fn show(&self) -> Option<Value> {
-        Some(Value::from(self.0))
+        Some(if *self == Self::AUTO { Value::from("auto") } else { Value::from(self.0) })
     }
 }
 
@@ -531,15 +552,18 @@ mod tests {
     }
 
     #[test]
-    fn words_and_what_is_not_built_in() {
-        assert_eq!(read_text::<Engine>("auto"), Ok(Engine::Auto));
-        assert_eq!(read_text::<Engine>("tokio"), Ok(Engine::Tokio));
-        assert!(read_text::<Engine>("ring").unwrap_err().contains("not in this build"));
-        assert!(read_text::<Engine>("epoll").unwrap_err().contains("\"auto\" or \"tokio\""));
+    fn words_are_those_that_are_known() {
+        for (name, engine) in Engine::NAMES {
+            assert_eq!(read_text::<Engine>(name), Ok(engine));
+            assert_eq!(engine.name(), name);
+        }
+        assert!(read_text::<Engine>("epoll").unwrap_err().contains("\"tokio-uring\" or \"tokio\""));
         assert_eq!(read_text::<LagRule>("pace"), Ok(LagRule::Pace));
         assert!(read_text::<LagRule>("Pace").is_err());
         assert_eq!(read_text::<Shards>("1"), Ok(Shards(1)));
-        assert!(read_text::<Shards>("2").unwrap_err().contains("one shard, not 2"));
+        assert_eq!(read_text::<Shards>("16"), Ok(Shards(16)));
+        assert_eq!(read_text::<Shards>("auto").map(Shards::count), Ok(1));
+        assert!(read_text::<Shards>("17").unwrap_err().contains("1 to 16"));
         assert!(read_text::<Shards>("0").is_err());
         assert!(read_text::<Shards>("many").is_err());
         assert!(read_text::<LogFormat>("xml").is_err());
@@ -571,8 +595,12 @@ mod tests {
         for rule in [LagRule::Cut, LagRule::Gap, LagRule::Pace] {
             check(rule);
         }
-        check(Engine::Tokio);
+        for (_, engine) in Engine::NAMES {
+            check(engine);
+        }
         check(Shards(1));
+        check(Shards(16));
+        check(Shards::AUTO);
         check(true);
         check(7u64);
     }

@@ -1,11 +1,14 @@
 //! What every case needs: a relay of its own, clients, and bounds on every wait.
 
 use std::env;
+use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 mod client;
+#[cfg(all(target_os = "linux", not(wardline_portable)))]
+pub(crate) mod forbidden;
 #[cfg(target_os = "linux")]
 pub(crate) mod process;
 mod pulse;
@@ -28,16 +31,40 @@ pub(crate) const SHUTDOWN_WARNING: &str = "Warning: Server is shutting down.\n";
 pub(crate) const SLOW_WARNING: &str =
     "Warning: You were disconnected because you read too slowly.\n";
 
-/// The engines that each case is run on.
+/// The engines that each case is run on: those that the environment names, else all that the
+/// binary has and this system lets run.
 pub(crate) fn engines() -> &'static [&'static str] {
     static ENGINES: OnceLock<Vec<&'static str>> = OnceLock::new();
     ENGINES.get_or_init(|| {
-        let named = env::var("WARDLINE_TEST_ENGINES").unwrap_or_else(|_| "tokio".to_owned());
+        let named = match env::var("WARDLINE_TEST_ENGINES") {
+            Ok(named) => named,
+            Err(_) => usable_engines().join(","),
+        };
         let named: &'static str = String::leak(named);
         let names: Vec<_> = named.split(',').map(str::trim).filter(|n| !n.is_empty()).collect();
         assert!(!names.is_empty(), "WARDLINE_TEST_ENGINES names no engine");
         names
     })
+}
+
+/// What `wardline engines` says: each engine, and why it cannot run if it cannot.
+pub(crate) fn known_engines() -> Vec<(String, Option<String>)> {
+    let outcome = Outcome::of(wardline().args(["engines", "--json"]));
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let all: Vec<serde_json::Value> = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let word = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    all.iter().map(|it| (word(&it["engine"]).expect("a name"), word(&it["why_not"]))).collect()
+}
+
+fn usable_engines() -> Vec<String> {
+    let (usable, not): (Vec<_>, Vec<_>) =
+        known_engines().into_iter().partition(|(_, why_not)| why_not.is_none());
+    for (name, why_not) in not {
+        // Not by a macro: what those say is only shown of cases that fail.
+        let why = why_not.unwrap_or_default();
+        let _ = writeln!(io::stderr(), "*** engine {name} is NOT tested: {why} ***");
+    }
+    usable.into_iter().map(|(name, _)| name).collect()
 }
 
 /// Runs `case` on every engine, side by side, and fails if it fails on any.

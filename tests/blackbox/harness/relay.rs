@@ -1,6 +1,6 @@
 //! A relay process: how it is started, asked, signalled and ended.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -38,11 +38,16 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Runs the binary to its end; a command that does not end is killed and fails the case.
     pub(crate) fn of(command: &mut Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary can be started");
+        Self::of_spawned(command, Command::spawn)
+    }
+
+    /// The same, started in that way.
+    pub(crate) fn of_spawned(
+        command: &mut Command,
+        spawn: fn(&mut Command) -> io::Result<Child>,
+    ) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn(command).expect("the binary can be started");
         let stdout = Captured::of(child.stdout.take().expect("piped"));
         let stderr = Captured::of(child.stderr.take().expect("piped"));
         let status = wait_for(&mut child, PATIENCE);
@@ -67,10 +72,12 @@ impl Outcome {
 #[derive(Debug)]
 pub(crate) struct Launch {
     engine: &'static str,
+    shards: usize,
     listen: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     config: Option<String>,
+    spawn: fn(&mut Command) -> io::Result<Child>,
 }
 
 impl Launch {
@@ -78,16 +85,25 @@ impl Launch {
     pub(crate) fn new(engine: &'static str) -> Self {
         Self {
             engine,
+            shards: 1,
             listen: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
             config: None,
+            spawn: Command::spawn,
         }
     }
 
     /// Without a limit of the rate, for cases that say many things.
     pub(crate) fn talkative(engine: &'static str) -> Self {
         Self::new(engine).set("line.rate_limit_msgs_per_minute", "0")
+    }
+
+    /// So many shards; [`Relay::dial_shard`] reaches each.
+    pub(crate) fn shards(mut self, shards: usize) -> Self {
+        self.shards = shards;
+        let shards = shards.to_string();
+        self.arguments(&["--shards", &shards])
     }
 
     /// One setting, as `--set key=value`.
@@ -119,6 +135,13 @@ impl Launch {
         self
     }
 
+    /// Has it started in that way.
+    #[cfg(all(target_os = "linux", not(wardline_portable)))]
+    pub(crate) fn spawned_by(mut self, spawn: fn(&mut Command) -> io::Result<Child>) -> Self {
+        self.spawn = spawn;
+        self
+    }
+
     /// Starts it and waits until it listens.
     pub(crate) fn start(self) -> Relay {
         let dir = TempDir::new().expect("a temporary directory");
@@ -140,11 +163,14 @@ impl Launch {
         }
         command.args(&self.arguments).envs(self.environment);
         command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary can be started");
+        let mut child = (self.spawn)(&mut command).expect("the binary can be started");
         let stdout = Captured::of(child.stdout.take().expect("piped"));
         let stderr = Captured::of(child.stderr.take().expect("piped"));
-        let mut relay = Relay { child, dir, urls: Vec::new(), stdout, stderr, told: false };
-        relay.urls = relay.wait_for_ports(&ports_file, listen.len());
+        let listeners = listen.len();
+        let own = if self.shards > 1 { self.shards * listeners } else { 0 };
+        let mut relay =
+            Relay { child, dir, urls: Vec::new(), listeners, stdout, stderr, told: false };
+        relay.urls = relay.wait_for_ports(&ports_file, listeners + own);
         relay
     }
 }
@@ -155,6 +181,7 @@ pub(crate) struct Relay {
     child: Child,
     dir: TempDir,
     urls: Vec<String>,
+    listeners: usize,
     stdout: Captured,
     stderr: Captured,
     told: bool,
@@ -182,6 +209,14 @@ impl Relay {
     /// How to connect to the first listener.
     pub(crate) fn dial(&self) -> Dial {
         Dial::new(self.address())
+    }
+
+    /// How to connect to the first listener of one of several shards, and of no other.
+    pub(crate) fn dial_shard(&self, shard: usize) -> Dial {
+        let own = self.listeners * (1 + shard);
+        let url = &self.urls[own];
+        assert!(url.ends_with(&format!(" shard-{shard}")), "{url:?} is not of shard {shard}");
+        Dial::new(self.address_of(own))
     }
 
     /// A client of the first listener.

@@ -1,8 +1,8 @@
 //! Which sockets have something to say: one waker per socket, one wake-up per turn.
 //!
-//! tokio wakes the waker of each socket that became ready; those wakers put the socket's number
-//! into one list and wake the shard once. So a turn of the shard sees all of them together, and
-//! that is where coalescing comes from.
+//! A runtime wakes the waker of each socket that became ready, or whose operation has ended; those
+//! wakers put the socket's number into one list and wake the shard once. So a turn of the shard
+//! sees all of them together, and that is where coalescing comes from.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use std::task::{Wake, Waker};
 
 /// The list, shared by the wakers.
 #[derive(Debug, Default)]
-pub(crate) struct Ready {
+pub struct Bells {
     inner: Mutex<Inner>,
 }
 
@@ -26,19 +26,20 @@ struct Inner {
 struct SocketWaker {
     number: u32,
     listed: AtomicBool,
-    ready: Arc<Ready>,
+    bells: Arc<Bells>,
 }
 
 /// A socket's handle on its waker.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub struct Bell {
     waker: Waker,
     inner: Arc<SocketWaker>,
 }
 
-impl Ready {
+impl Bells {
     /// A list that holds `sockets` numbers without growing.
-    pub(crate) fn new(sockets: usize) -> Arc<Self> {
+    #[must_use]
+    pub fn new(sockets: usize) -> Arc<Self> {
         let sockets = Vec::with_capacity(sockets);
         Arc::new(Self { inner: Mutex::new(Inner { sockets, shard: None }) })
     }
@@ -48,7 +49,7 @@ impl Ready {
     }
 
     /// Says whom to wake when the list is no longer empty.
-    pub(crate) fn register(&self, shard: &Waker) {
+    pub fn register(&self, shard: &Waker) {
         let mut inner = self.lock();
         if !inner.shard.as_ref().is_some_and(|known| known.will_wake(shard)) {
             inner.shard = Some(shard.clone());
@@ -56,31 +57,34 @@ impl Ready {
     }
 
     /// Swaps the list with `into`, which the caller has emptied.
-    pub(crate) fn swap(&self, into: &mut Vec<u32>) {
+    pub fn swap(&self, into: &mut Vec<u32>) {
         std::mem::swap(&mut self.lock().sockets, into);
     }
 
     /// Whether no socket has rung.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.lock().sockets.is_empty()
     }
 
     /// A bell for socket `number`.
-    pub(crate) fn bell(self: &Arc<Self>, number: u32) -> Bell {
-        let ready = Arc::clone(self);
-        let inner = Arc::new(SocketWaker { number, listed: AtomicBool::new(false), ready });
+    #[must_use]
+    pub fn bell(self: &Arc<Self>, number: u32) -> Bell {
+        let bells = Arc::clone(self);
+        let inner = Arc::new(SocketWaker { number, listed: AtomicBool::new(false), bells });
         Bell { waker: Waker::from(Arc::clone(&inner)), inner }
     }
 }
 
 impl Bell {
     /// The waker, to poll the socket with.
-    pub(crate) fn waker(&self) -> &Waker {
+    #[must_use]
+    pub fn waker(&self) -> &Waker {
         &self.waker
     }
 
     /// Notes that the shard looks at the socket now: from here on it may be listed again.
-    pub(crate) fn answered(&self) {
+    pub fn answered(&self) {
         self.inner.listed.store(false, Ordering::Release);
     }
 }
@@ -90,7 +94,7 @@ impl SocketWaker {
         if self.listed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let mut inner = self.ready.lock();
+        let mut inner = self.bells.lock();
         inner.sockets.push(self.number);
         if inner.sockets.len() == 1
             && let Some(shard) = &inner.shard

@@ -1,0 +1,237 @@
+//! Workloads by name: what is measured, in a word that can be typed.
+//!
+//! ```text
+//! 1to100            one publisher, a hundred readers, 64 bytes, 256 in flight
+//! 1to100-1k-w32     the same with 1 KiB and 32 in flight
+//! 1to100-at5000     64 bytes, 5,000 messages a second: an open loop
+//! 1to1-x500-w1      500 topics, each with one publisher and one reader
+//! idle-10000        memory of so many connections that do nothing
+//! connects-2000     so many connections, one after the other, and their end
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::blind;
+use crate::line::{PAYLOAD_MIN, PUBLISHERS_MAX};
+use crate::traffic::Workload;
+use crate::wire::Format;
+
+/// Payload bytes where a name says nothing.
+const SIZE: usize = 64;
+/// Messages in flight where a name says nothing.
+const WINDOW: u64 = 256;
+/// The largest payload: what NATS takes without being told.
+const SIZE_MAX: usize = 1 << 20;
+/// Topics that a name may ask for: their names have five digits, and Wardline has 4,096 by default.
+const TOPICS_MAX: usize = 4_000;
+
+/// What is compared where nothing else is asked for; about ten minutes with eight targets.
+pub const DEFAULT: [&str; 18] = [
+    "1to1",
+    "1to10",
+    "1to100",
+    "1to1000",
+    "10to10-w32",
+    "1to100-1k-w32",
+    "1to100-16k-w32",
+    "1to100-w1",
+    "1to100-w8",
+    "1to100-w32",
+    "1to1-x500-w1",
+    "1to100-at1000",
+    "1to100-at3000",
+    "1to100-at10000",
+    "1to100-at30000",
+    "1to100-at100000",
+    "idle-10000",
+    "connects-2000",
+];
+
+/// What is compared in a hurry.
+pub const QUICK: [&str; 5] = ["1to1", "1to10", "1to100", "1to10-at1000", "connects-200"];
+
+/// A workload.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Work {
+    /// Messages, as fast as the window allows.
+    Window {
+        /// Who sends how much to whom.
+        workload: Workload,
+    },
+    /// Messages at a fixed rate.
+    Rate {
+        /// Who sends how much to whom; the window does not matter.
+        workload: Workload,
+        /// Of all publishers together.
+        per_second: f64,
+    },
+    /// Memory of connections that do nothing.
+    Idle {
+        /// How many.
+        connections: usize,
+    },
+    /// The price of a connection.
+    Connects {
+        /// How many.
+        connections: usize,
+    },
+}
+
+impl Work {
+    /// Its messages, if it has any.
+    pub fn workload(&self) -> Option<&Workload> {
+        match self {
+            Self::Window { workload } | Self::Rate { workload, .. } => Some(workload),
+            Self::Idle { .. } | Self::Connects { .. } => None,
+        }
+    }
+
+    /// Why a server with these messages cannot do this work.
+    pub fn impossible(&self, format: Format) -> Option<&'static str> {
+        let workload = self.workload()?;
+        let in_flight = workload.window.saturating_mul(workload.size as u64 + 1);
+        if format != Format::Plain {
+            None
+        } else if workload.topics > 1 {
+            Some("it knows no topics")
+        } else if workload.publishers > 1 && in_flight > blind::UNCUT_BYTES_MAX {
+            Some("it knows no lines and would cut them")
+        } else {
+            None
+        }
+    }
+}
+
+impl FromStr for Work {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let wrong = || format!("no workload `{name}`; they are such as {}", DEFAULT.join(", "));
+        let mut parts = name.split('-');
+        let first = parts.next().ok_or_else(wrong)?;
+        let positive = |text: &str| match text.parse::<usize>() {
+            Ok(number) if number > 0 => Ok(number),
+            _ => Err(wrong()),
+        };
+        if first == "idle" || first == "connects" {
+            let connections = positive(parts.next().ok_or_else(wrong)?)?;
+            return match (first, parts.next()) {
+                (_, Some(_)) => Err(wrong()),
+                ("idle", None) => Ok(Self::Idle { connections }),
+                (_, None) => Ok(Self::Connects { connections }),
+            };
+        }
+        let (publishers, readers) = first.split_once("to").ok_or_else(wrong)?;
+        let (publishers, readers) = (positive(publishers)?, positive(readers)?);
+        let mut workload = Workload { topics: 1, publishers, readers, window: WINDOW, size: SIZE };
+        let mut per_second = None;
+        for part in parts {
+            if let Some(rate) = part.strip_prefix("at") {
+                per_second = Some(positive(rate)? as f64);
+            } else if let Some(topics) = part.strip_prefix('x') {
+                workload.topics = positive(topics)?;
+            } else if let Some(window) = part.strip_prefix('w') {
+                workload.window = positive(window)? as u64;
+            } else if let Some(kib) = part.strip_suffix('k') {
+                workload.size = positive(kib)?.saturating_mul(1024);
+            } else if let Some(bytes) = part.strip_suffix('b') {
+                workload.size = positive(bytes)?;
+            } else {
+                return Err(wrong());
+            }
+        }
+        let Workload { topics, publishers, size, .. } = workload;
+        if !(PAYLOAD_MIN..=SIZE_MAX).contains(&size) {
+            return Err(format!("`{name}`: payloads have {PAYLOAD_MIN} to {SIZE_MAX} bytes"));
+        }
+        if topics > TOPICS_MAX || publishers > PUBLISHERS_MAX {
+            return Err(format!(
+                "`{name}`: {TOPICS_MAX} topics, {PUBLISHERS_MAX} publishers at most"
+            ));
+        }
+        Ok(match per_second {
+            Some(per_second) => Self::Rate { workload, per_second },
+            None => Self::Window { workload },
+        })
+    }
+}
+
+/// In words, for a headline.
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Workload { topics, publishers, readers, size, .. }) = self.workload() {
+            write!(f, "{publishers} -> {readers}, {size} bytes, ")?;
+            if *topics > 1 {
+                write!(f, "on each of {topics} topics, ")?;
+            }
+        }
+        match self {
+            Self::Window { workload } => write!(f, "{} in flight", workload.window),
+            Self::Rate { per_second, .. } => write!(f, "{per_second} messages a second"),
+            Self::Idle { connections } => write!(f, "{connections} idle connections"),
+            Self::Connects { connections } => write!(f, "{connections} connections made and ended"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_everything() {
+        let work: Work = "2to5-x3-16k-w8".parse().unwrap();
+        let workload =
+            Workload { topics: 3, publishers: 2, readers: 5, window: 8, size: 16 * 1024 };
+        assert_eq!(work, Work::Window { workload });
+        let Work::Rate { workload, per_second } = "1to100-at5000".parse().unwrap() else {
+            panic!("not a rate");
+        };
+        assert_eq!((workload.size, workload.readers, per_second), (64, 100, 5000.0));
+        assert_eq!("idle-7".parse(), Ok(Work::Idle { connections: 7 }));
+        assert_eq!("connects-9".parse(), Ok(Work::Connects { connections: 9 }));
+    }
+
+    #[test]
+    fn what_is_offered_is_understood() {
+        for name in DEFAULT.iter().chain(&QUICK) {
+            name.parse::<Work>().unwrap();
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for name in [
+            "",
+            "1",
+            "to",
+            "0to1",
+            "1to0",
+            "1to1-",
+            "1to1-w0",
+            "1to1-20b",
+            "1to1-4000k",
+            "idle",
+            "idle-0",
+            "idle-1-2",
+            "1to1-x9999",
+            "1to1-q",
+            "70000to1",
+        ] {
+            assert!(name.parse::<Work>().is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_blind_cannot_do_everything() {
+        let plain = |name: &str| name.parse::<Work>().unwrap().impossible(Format::Plain);
+        assert!(plain("1to1-x2").is_some() && plain("2to1-16k").is_some());
+        assert!(plain("1to1000-16k").is_none() && plain("10to10-w32").is_none());
+        let topics: Work = "1to1-x2".parse().unwrap();
+        assert_eq!(topics.impossible(Format::Nats), None);
+    }
+}

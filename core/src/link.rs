@@ -1,0 +1,390 @@
+//! Links between shards: what a relay keeps of each other shard, and the records that travel in
+//! the rings between them.
+//!
+//! ```text
+//!  shard A                                                        home shard of the topic
+//!  publish ---> out (blocks) ---publish ring---> append, in the home's order ---> log
+//!                                                                                  |  cursor
+//!  readers <--- replica log <------log ring-------------------------------------- feed
+//! ```
+//! The log ring is always drained by its receiver. The publish ring may stall; then those who
+//! publish to that home are not read. A record is a header of [`HEADER`] bytes, little endian, and
+//! its bytes; it never leaves the process.
+
+use bytemuck::Zeroable;
+
+use crate::chain::Chain;
+use crate::id::Ref;
+use crate::prefix::Prefix;
+use crate::storage::copy;
+use crate::time::Duration;
+
+/// Shards of a process at most: each other shard takes one of the [`RESERVE`](crate::RESERVE)
+/// sessions, and half of those are to stay.
+pub const SHARDS_MAX: u8 = 16;
+
+/// Bytes of a record before its content.
+pub const HEADER: usize = 32;
+
+/// Runs of lines that can wait for one other shard.
+pub(crate) const RUNS: usize = 64;
+/// Bans that can wait for one other shard; more are counted as untold.
+pub(crate) const BANS: usize = 32;
+/// Bytes of lines that wait for one other shard, before those who wrote them are not read.
+pub(crate) const OUT_BYTES_MAX: u64 = 256 << 10;
+/// What a topic puts into a log ring before the next one's turn.
+pub(crate) const FEED_BYTES: usize = 64 << 10;
+/// How often a shard that does not take what waits for it is looked at.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// So many looks on end without a sign of life, and it is dead. Counted in looks and not in time:
+/// a process that was stopped as a whole, and goes on, has no dead shard.
+pub(crate) const TICKS_MAX: u8 = 10;
+
+/// Which of the two rings from one shard to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// From a home to a replica: always drained.
+    Log,
+    /// To a home: lines, who reads, bans. It may stall.
+    Publish,
+}
+
+/// What became of the bytes that a ring brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkTaken {
+    /// How many of them were taken: whole records.
+    pub bytes: usize,
+    /// The others are to be brought again in the next turn, which is to come at once.
+    pub again: bool,
+}
+
+/// The tables of a relay that is one of several shards, each valid as zeros.
+#[derive(Debug, Default)]
+pub struct LinkSlots<'s> {
+    /// One for each shard, this one too.
+    pub peers: &'s mut [Peer],
+    /// `topics * shards` of them. As many cursors are lent beyond those of the sessions.
+    pub feeds: &'s mut [Feed],
+    /// `topics` of them.
+    pub fars: &'s mut [Far],
+}
+
+/// The home shard of a topic: the FNV-1a hash (64 bits) of its name, mixed by two steps of the end
+/// of MurmurHash3, modulo the shards.
+#[must_use]
+pub const fn home_of(name: &[u8], shards: u8) -> u8 {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    let mut rest = name;
+    while let Some((byte, after)) = rest.split_first() {
+        hash = (hash ^ *byte as u64).wrapping_mul(0x0000_0100_0000_01B3);
+        rest = after;
+    }
+    // Short names leave its high bits unmixed, and long ones its low bits: MurmurHash3's last step.
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+    hash ^= hash >> 33;
+    match hash.checked_rem(shards as u64) {
+        Some(home) => home as u8,
+        None => 0,
+    }
+}
+
+/// Lines of one sender on one topic, on their way to its home.
+#[derive(Clone, Copy, Debug, Default, Zeroable)]
+pub(crate) struct OutRun {
+    pub(crate) topic: Ref,
+    pub(crate) author: Ref,
+    pub(crate) messages: u32,
+    pub(crate) bytes: u32,
+}
+
+/// A ban that another shard is to be told.
+#[derive(Clone, Copy, Debug, Default, Zeroable)]
+pub(crate) struct BanNote {
+    pub(crate) key: Prefix,
+    pub(crate) seconds: u32,
+    pub(crate) strikes: u32,
+}
+
+/// A first in, first out row in a slot; all zeros is empty.
+#[derive(Clone, Copy, Debug, Zeroable)]
+pub(crate) struct Row<T, const N: usize>
+where
+    [T; N]: Zeroable,
+{
+    items: [T; N],
+    first: u32,
+    len: u32,
+}
+
+impl<T: Copy, const N: usize> Row<T, N>
+where
+    [T; N]: Zeroable,
+{
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn index(&self, nth: u32) -> usize {
+        let at = (self.first as usize).saturating_add(nth as usize);
+        at.checked_rem(N).unwrap_or(0)
+    }
+
+    /// Whether there was room.
+    #[must_use]
+    pub(crate) fn push(&mut self, item: T) -> bool {
+        let at = self.index(self.len);
+        match self.items.get_mut(at) {
+            Some(place) if (self.len as usize) < N => *place = item,
+            Some(_) | None => return false,
+        }
+        self.len = self.len.saturating_add(1);
+        true
+    }
+
+    pub(crate) fn front(&self) -> Option<&T> {
+        if self.is_empty() { None } else { self.items.get(self.index(0)) }
+    }
+
+    pub(crate) fn last_mut(&mut self) -> Option<&mut T> {
+        let at = self.index(self.len.checked_sub(1)?);
+        self.items.get_mut(at)
+    }
+
+    pub(crate) const fn is_full(&self) -> bool {
+        self.len as usize >= N
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let item = *self.front()?;
+        self.first = u32::try_from(self.index(1)).unwrap_or(0);
+        self.len = self.len.saturating_sub(1);
+        Some(item)
+    }
+}
+
+/// What a relay keeps of another shard.
+#[derive(Clone, Copy, Debug, Zeroable)]
+pub struct Peer {
+    /// The session that stands for it: the reader of what it replicates, and a timer.
+    pub(crate) session: Ref,
+    /// The bytes of `runs`, one after the other.
+    pub(crate) out: Chain,
+    pub(crate) runs: Row<OutRun, RUNS>,
+    pub(crate) bans: Row<BanNote, BANS>,
+    /// Feeds that are behind, by their index.
+    pub(crate) feeds_first: Ref,
+    pub(crate) feeds_last: Ref,
+    /// Topics whose home it is and which may have to be told whether we read them.
+    pub(crate) control_first: Ref,
+    pub(crate) control_last: Ref,
+    /// Bytes of our logs that it has not had.
+    pub(crate) lag: u64,
+    /// Looks on end without a sign of life.
+    pub(crate) ticks: u8,
+    /// A sign of life is to be asked for; is to be given.
+    pub(crate) ping: u8,
+    pub(crate) pong: u8,
+    /// It is dead, as far as is known; and it is yet to be told so.
+    pub(crate) dead: u8,
+    pub(crate) lost: u8,
+}
+
+/// The cursor by which another shard reads a topic of ours.
+#[derive(Clone, Copy, Debug, Default, Zeroable)]
+pub struct Feed {
+    /// None: it does not.
+    pub(crate) cursor: Ref,
+    pub(crate) next: Ref,
+    /// It is in the row of those that are behind.
+    pub(crate) listed: u8,
+    /// It is yet to be told where its replica begins.
+    pub(crate) start: u8,
+    /// Which of its subscriptions this is.
+    pub(crate) epoch: u32,
+    /// The number of the next message that it is sent.
+    pub(crate) number: u64,
+    /// Bytes that it lags, as counted into its shard's.
+    pub(crate) lag: u64,
+}
+
+/// Where the replica of a topic of another shard stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replica {
+    /// There is none.
+    No,
+    /// It was asked for: what comes before its start is of an older one.
+    Asked,
+    /// What the home appends is appended.
+    Live,
+}
+
+/// What a relay keeps of a topic whose home is another shard.
+#[derive(Clone, Copy, Debug, Default, Zeroable)]
+pub struct Far {
+    pub(crate) next: Ref,
+    /// It is in the row of those that may have something to tell.
+    pub(crate) listed: u8,
+    replica: u8,
+    pub(crate) epoch: u32,
+    /// Messages of this shard: taken; put into the ring; come back.
+    pub(crate) sent: u64,
+    pub(crate) emitted: u64,
+    pub(crate) returned: u64,
+}
+
+impl Far {
+    pub(crate) const fn replica(&self) -> Replica {
+        match self.replica {
+            1 => Replica::Asked,
+            2 => Replica::Live,
+            _ => Replica::No,
+        }
+    }
+
+    pub(crate) const fn set_replica(&mut self, replica: Replica) {
+        self.replica = match replica {
+            Replica::No => 0,
+            Replica::Asked => 1,
+            Replica::Live => 2,
+        };
+    }
+}
+
+/// Kinds of records.
+pub(crate) mod kind {
+    /// Publish ring: lines of one sender.
+    pub(crate) const LINES: u32 = 1;
+    /// Publish ring: this shard has readers of a topic.
+    pub(crate) const SUBSCRIBE: u32 = 2;
+    /// Publish ring: it has none any more.
+    pub(crate) const UNSUBSCRIBE: u32 = 3;
+    /// Publish ring: an address was struck.
+    pub(crate) const BAN: u32 = 4;
+    /// Log ring: a replica begins.
+    pub(crate) const START: u32 = 5;
+    /// Log ring: messages in the home's order.
+    pub(crate) const LOG: u32 = 6;
+    /// Log ring: you were dead, your replicas have holes.
+    pub(crate) const LOST: u32 = 7;
+    /// Log ring: are you there?
+    pub(crate) const PING: u32 = 8;
+    /// Log ring: yes.
+    pub(crate) const PONG: u32 = 9;
+}
+
+/// What stands before the content of a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: u32,
+    pub(crate) topic: u32,
+    /// A session of the shard that is to read it, or 0: none of its own.
+    pub(crate) author: u32,
+    pub(crate) messages: u32,
+    /// Bytes of content.
+    pub(crate) len: u32,
+    pub(crate) epoch: u32,
+    pub(crate) number: u64,
+}
+
+impl Header {
+    pub(crate) fn write(&self, room: &mut [u8]) {
+        let words = [self.kind, self.topic, self.author, self.messages, self.len, self.epoch];
+        let mut rest = room;
+        for word in words {
+            let (here, after) = rest.split_at_mut_checked(4).unwrap_or_default();
+            copy(here, &word.to_le_bytes());
+            rest = after;
+        }
+        copy(rest, &self.number.to_le_bytes());
+    }
+
+    /// `None`: it is not whole yet.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let (head, _) = bytes.split_first_chunk::<HEADER>()?;
+        let (words, _) = head.as_chunks::<4>();
+        let mut words = words.iter().map(|word| u32::from_le_bytes(*word));
+        let mut next = || words.next().unwrap_or(0);
+        Some(Self {
+            kind: next(),
+            topic: next(),
+            author: next(),
+            messages: next(),
+            len: next(),
+            epoch: next(),
+            number: u64::from(next()) | (u64::from(next()) << 32),
+        })
+    }
+}
+
+/// The author of a run that came from another shard: its shard in the high byte, which no session
+/// of ours has.
+pub(crate) const fn foreign(shard: u8, session: u32) -> Ref {
+    Ref(((shard as u32).saturating_add(1) << 24) | (session & 0x00FF_FFFF))
+}
+
+/// The session of a run's author at `shard`; 0 where it is another's.
+pub(crate) const fn session_at(author: Ref, shard: u8) -> u32 {
+    let of = (author.0 >> 24) == (shard as u32).saturating_add(1);
+    if of { author.0 & 0x00FF_FFFF } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    #[test]
+    fn a_header_is_read_as_it_was_written() {
+        let header = Header {
+            kind: 6,
+            topic: 7,
+            author: 8,
+            messages: 9,
+            len: 10,
+            epoch: 11,
+            number: u64::MAX - 12,
+        };
+        let mut bytes = [0xA5; HEADER + 3];
+        header.write(&mut bytes);
+        assert_eq!(Header::read(&bytes), Some(header));
+        assert_eq!(Header::read(&bytes[..HEADER - 1]), None);
+        assert_eq!(bytes[HEADER..], [0xA5; 3]);
+    }
+
+    #[test]
+    fn homes_are_fixed_and_spread() {
+        assert_eq!(home_of(b"main", 1), 0);
+        let homes = [&b"main"[..], b"a", b"b", b"c", b"d"].map(|name| home_of(name, 4));
+        assert_eq!(homes, [0, 1, 0, 0, 0]);
+        let mut counts = [0_u32; 4];
+        for n in 0..4_000_u32 {
+            counts[usize::from(home_of(std::format!("topic/{n}").as_bytes(), 4))] += 1;
+        }
+        assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn authors_of_other_shards_are_told_apart() {
+        let author = foreign(3, 77);
+        assert_eq!((session_at(author, 3), session_at(author, 2)), (77, 0));
+        assert_eq!(session_at(Ref(77), 0), 0);
+        assert_ne!(foreign(0, 1), Ref(1));
+    }
+
+    #[test]
+    fn rows_are_bounded_and_in_order() {
+        let mut row = Row::<u32, 4>::zeroed();
+        for round in 0..7 {
+            for n in 0..4 {
+                assert!(row.push(round * 10 + n));
+            }
+            assert!(!row.push(99));
+            assert_eq!(row.last_mut(), Some(&mut (round * 10 + 3)));
+            for n in 0..4 {
+                assert_eq!(row.front(), Some(&(round * 10 + n)));
+                assert_eq!(row.pop(), Some(round * 10 + n));
+            }
+            assert!(row.is_empty() && row.pop().is_none());
+        }
+    }
+}

@@ -1,0 +1,86 @@
+use std::net::TcpListener;
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
+
+use super::*;
+
+const LIMITS: Limits = Limits::DEFAULT;
+
+#[derive(Debug, Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_only_shard_has_no_links() {
+    let mut links = connect(1, &LIMITS);
+    let [alone] = links.as_mut_slice() else { panic!("{}", links.len()) };
+    assert!(alone.may_sleep() && alone.all_drained());
+    assert!(alone.arrival().is_none() && alone.hand_on_to(0, 1_000_000).is_none());
+}
+
+#[test]
+fn every_shard_has_every_other() {
+    let links = connect(4, &LIMITS);
+    for (shard, links) in links.iter().enumerate() {
+        let mut others: Vec<usize> = links.others.iter().map(|o| usize::from(o.shard)).collect();
+        others.sort_unstable();
+        let all: Vec<usize> = (0..4).filter(|other| *other != shard).collect();
+        assert_eq!(others, all);
+    }
+}
+
+#[test]
+fn a_newcomer_goes_on_where_loads_differ_by_more_than_a_quarter() {
+    let mut links = connect(3, &LIMITS);
+    links[0].share_doors(2);
+    let common = links[0].common.as_ref().unwrap();
+    for (load, n) in common.loads.iter().zip([200, 100, 120]) {
+        load.store(n, Ordering::Relaxed);
+    }
+    assert_eq!(links[0].hand_on_to(0, 200), Some(1));
+    assert_eq!(links[0].hand_on_to(2, 200), None, "its own door");
+    assert_eq!(links[0].hand_on_to(1, 133), None, "100, a quarter, and a handful");
+    assert_eq!(links[0].hand_on_to(1, 134), Some(1));
+}
+
+#[test]
+fn who_is_handed_on_arrives_and_wakes_its_shard() {
+    let mut links = connect(2, &LIMITS);
+    let (topic, addr) = {
+        let settings = crate::settings::Settings::default();
+        let limits = Limits { connections: 8, topics: 1, blocks: 64, segments: 8, ..LIMITS };
+        let sizes = crate::storage::Sizes::of(&limits, &settings);
+        let mut lent = crate::storage::Lent::reserve(&sizes, &[]).unwrap();
+        let (slots, pool) = lent.lend();
+        let now = Instant::from_nanos(1);
+        let mut relay = Relay::new(limits, slots, pool, [1; 32], now).unwrap();
+        (relay.listen("main").unwrap(), SocketAddr::from(([127, 0, 0, 1], 7)))
+    };
+    let bell = Arc::new(Bell::default());
+    links[1].listen(Waker::from(Arc::clone(&bell)));
+    assert!(links[1].may_sleep());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    links[0].hand_on(1, Arrival { stream, addr, topic });
+    assert_eq!(bell.0.load(Ordering::SeqCst), 1);
+    assert!(!links[1].may_sleep(), "somebody waits");
+    assert_eq!(links[1].arrival().unwrap().addr, addr);
+    assert!(links[1].arrival().is_none() && links[1].may_sleep());
+}
+
+#[test]
+fn the_last_to_drain_wakes_the_others() {
+    let mut links = connect(2, &LIMITS);
+    let bell = Arc::new(Bell::default());
+    links[0].listen(Waker::from(Arc::clone(&bell)));
+    assert!(!links[0].all_drained() && !links[0].all_drained());
+    assert!(links[0].may_sleep());
+    assert!(links[1].all_drained());
+    assert_eq!(bell.0.load(Ordering::SeqCst), 1);
+    assert!(links[0].all_drained());
+}

@@ -1,0 +1,324 @@
+//! The sockets of a shard, and what the relay may have done to them.
+
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+
+use wardline_core::{Carrier, ConnId, Event, GATHER_MAX, Gather, Limits, Started};
+use wardline_host::events::Events;
+
+use crate::sys::{Kind, RawPool, Ring, unacknowledged};
+
+/// How a socket is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receiving {
+    /// It is not.
+    No,
+    /// Again and again, in small pieces: what most are read by, for it costs nothing to go on.
+    Stream,
+    /// Once, as much as the relay takes at a time.
+    Once,
+}
+
+/// A connection's socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) conn: ConnId,
+    pub(super) stream: TcpStream,
+    /// Bytes of the send that was started.
+    pub(super) given: u32,
+    /// What the kernel says of it: bytes that were taken, or an error below zero.
+    pub(super) taken: i32,
+    pub(super) receiving: Receiving,
+    /// The receive that is under way was cancelled.
+    pub(super) cancelled: bool,
+    /// It brings much at once, or was paused: the relay says how much each receive may bring.
+    pub(super) bulk: bool,
+    /// Receives on end that brought little.
+    pub(super) calm: u8,
+    /// It is in the list of those to be read.
+    pub(super) listed: bool,
+    /// The relay does not want to read it.
+    pub(super) paused: bool,
+    /// The peer finished writing.
+    pub(super) ended: bool,
+    /// It took less than it was given; nothing is sent to it until it says that it can take more.
+    pub(super) full: bool,
+    /// A send was started, and the relay was not told what became of it.
+    pub(super) sending: bool,
+    /// To be closed, once nothing of it is under way.
+    pub(super) closing: bool,
+}
+
+const _: () = assert!(size_of::<Option<Socket>>() <= 32);
+
+impl Socket {
+    /// Whether a receive is to be asked for.
+    pub(super) const fn is_to_be_read(&self) -> bool {
+        !self.paused && !self.ended && !self.closing && matches!(self.receiving, Receiving::No)
+    }
+
+    /// Whether an operation is under way.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.full || self.sending || !matches!(self.receiving, Receiving::No)
+    }
+}
+
+/// All of them, by [`ConnId::index`], and the ring that their operations are under way in.
+#[derive(Debug)]
+pub(super) struct Sockets<'p> {
+    // Before the sockets: their operations end before they are closed.
+    pub(super) ring: Ring<'p>,
+    table: Vec<Option<Socket>>,
+    /// Sockets that a receive is to be asked for, once the relay has said what it wants.
+    pub(super) to_read: Vec<u32>,
+    /// The same, for want of a buffer: they are first.
+    pub(super) starved: Vec<u32>,
+    /// Sends since the last look at the completions.
+    pub(super) started: Vec<u32>,
+    /// The relay is to be told soon what became of one of them.
+    pub(super) hurry: bool,
+    /// Sockets that the relay does not want to read.
+    paused: usize,
+    /// Bytes of them.
+    started_bytes: u64,
+    /// The most of those; more wait for the next turn.
+    started_bytes_max: u64,
+    /// The most in one send, and in one after a send that took less than it was given: what is as
+    /// long is not all that there is to be sent.
+    send_bytes: usize,
+    slow_send_bytes: usize,
+    /// Connections to which it is time to send, now that their sockets can take more, or that
+    /// others were heard.
+    pub(super) put_off: Vec<ConnId>,
+    pub(super) events: Events,
+}
+
+impl<'p> Sockets<'p> {
+    /// The lists are as long as they can get from the start; memory that is never used is never
+    /// touched.
+    pub(super) fn new(ring: Ring<'p>, sockets: usize, limits: &Limits) -> Self {
+        Self {
+            ring,
+            table: Vec::with_capacity(sockets),
+            to_read: Vec::with_capacity(sockets),
+            starved: Vec::with_capacity(sockets),
+            started: Vec::with_capacity(sockets),
+            hurry: false,
+            paused: 0,
+            started_bytes: 0,
+            started_bytes_max: limits.turn_sent_bytes.into(),
+            send_bytes: limits.send_bytes as usize,
+            slow_send_bytes: limits.slow_send_bytes as usize,
+            put_off: Vec::with_capacity(sockets),
+            events: Events::default(),
+        }
+    }
+
+    /// Takes the socket of a connection that the relay has taken.
+    pub(super) fn add(&mut self, conn: ConnId, stream: TcpStream) {
+        let index = conn.index();
+        if self.table.len() <= index {
+            self.table.resize_with(index + 1, || None);
+        }
+        let socket = Socket {
+            conn,
+            stream,
+            given: 0,
+            taken: 0,
+            receiving: Receiving::No,
+            cancelled: false,
+            bulk: false,
+            calm: 0,
+            listed: false,
+            paused: false,
+            ended: false,
+            full: false,
+            sending: false,
+            closing: false,
+        };
+        if let Some(place) = self.table.get_mut(index) {
+            *place = Some(socket);
+        }
+        self.read_later(conn);
+    }
+
+    /// The socket at that place of the table, if there still is one.
+    pub(super) fn at(&mut self, index: usize) -> Option<&mut Socket> {
+        self.table.get_mut(index)?.as_mut()
+    }
+
+    pub(super) fn of(&mut self, conn: ConnId) -> Option<&mut Socket> {
+        self.at(conn.index()).filter(|socket| socket.conn == conn)
+    }
+
+    /// Has a receive asked for, if it still is to be then.
+    pub(super) fn read_later(&mut self, conn: ConnId) {
+        let Some(socket) = self.of(conn) else { return };
+        if !socket.listed && socket.is_to_be_read() {
+            socket.listed = true;
+            self.to_read.push(number(conn));
+        }
+    }
+
+    /// The same, for want of a buffer.
+    pub(super) fn read_first(&mut self, conn: ConnId) {
+        let Some(socket) = self.of(conn) else { return };
+        if !socket.listed && socket.is_to_be_read() {
+            socket.listed = true;
+            self.starved.push(number(conn));
+        }
+    }
+
+    /// Asks for a receive of at most `budget` bytes, or of small pieces without end.
+    pub(super) fn receive(&mut self, index: usize, budget: usize) {
+        let Self { ring, table, .. } = self;
+        let Some(Some(socket)) = table.get_mut(index) else { return };
+        socket.cancelled = false;
+        if socket.bulk || budget <= ring.small_bytes() {
+            ring.receive_once(socket.stream.as_fd(), socket.conn, budget);
+            socket.receiving = Receiving::Once;
+        } else {
+            ring.receive_stream(socket.stream.as_fd(), socket.conn);
+            socket.receiving = Receiving::Stream;
+        }
+    }
+
+    /// A socket took less than it was given.
+    pub(super) fn await_room(&mut self, conn: ConnId) {
+        let Self { ring, table, .. } = self;
+        let Some(Some(socket)) = table.get_mut(conn.index()) else { return };
+        if !socket.closing && !std::mem::replace(&mut socket.full, true) {
+            ring.await_room(socket.stream.as_fd(), conn);
+        }
+    }
+
+    /// Stops the receive that is under way, if there is one; it completes all the same.
+    pub(super) fn stop_receiving(&mut self, conn: ConnId) {
+        let Some(socket) = self.of(conn) else { return };
+        let kind = match socket.receiving {
+            Receiving::No => return,
+            Receiving::Stream => Kind::Stream,
+            Receiving::Once => Kind::Once,
+        };
+        if !std::mem::replace(&mut socket.cancelled, true) {
+            self.ring.cancel(kind, conn);
+        }
+    }
+
+    /// Closes a socket of which nothing is under way.
+    pub(super) fn remove(&mut self, conn: ConnId) {
+        if let Some(socket) = self.of(conn)
+            && let was_paused = socket.paused
+            && let Some(place) = self.table.get_mut(conn.index())
+        {
+            *place = None;
+            self.paused -= usize::from(was_paused);
+        }
+    }
+
+    /// What was started is over: what is started from here on is of another turn.
+    pub(super) fn begin_turn(&mut self) {
+        self.started.clear();
+        self.hurry = false;
+        self.started_bytes = 0;
+    }
+}
+
+fn number(conn: ConnId) -> u32 {
+    u32::try_from(conn.index()).unwrap_or(u32::MAX)
+}
+
+impl<'p> Carrier<RawPool<'p>> for Sockets<'p> {
+    /// So it seems, too, where enough was sent in this turn: others are to be heard.
+    fn is_full(&mut self, conn: ConnId) -> bool {
+        if self.of(conn).is_none_or(|socket| socket.full) {
+            return true;
+        }
+        if self.started_bytes < self.started_bytes_max {
+            return false;
+        }
+        self.put_off.push(conn);
+        true
+    }
+
+    fn start_send(&mut self, conn: ConnId, gather: &Gather, pool: &RawPool<'p>) -> Started {
+        let Self { ring, table, .. } = self;
+        let socket = table.get_mut(conn.index()).and_then(Option::as_mut);
+        let Some(socket) = socket.filter(|socket| socket.conn == conn && !socket.closing) else {
+            return Started::Failed;
+        };
+        ring.send(socket.stream.as_fd(), conn, pool, gather.ranges());
+        socket.sending = true;
+        let slow = i64::from(socket.taken) < i64::from(socket.given);
+        let most = if slow { self.slow_send_bytes } else { self.send_bytes };
+        let all = gather.bytes() < most && gather.ranges().len() < GATHER_MAX;
+        // Unless the kernel says otherwise, all of it.
+        socket.given = u32::try_from(gather.bytes()).unwrap_or(u32::MAX);
+        socket.taken = i32::try_from(gather.bytes()).unwrap_or(i32::MAX);
+        self.started.push(number(conn));
+        // Something may follow from its end: the rest of what there is to be sent, the connection's
+        // own end, or memory for who waits.
+        self.hurry |= self.paused > 0 || !all;
+        self.started_bytes += gather.bytes() as u64;
+        Started::UnderWay
+    }
+
+    fn cancel_send(&mut self, _: ConnId) {
+        // A send is over once it was submitted; what became of it is said in the next turn.
+        self.hurry = true;
+    }
+
+    fn pause(&mut self, conn: ConnId) {
+        if let Some(socket) = self.of(conn)
+            && !std::mem::replace(&mut socket.paused, true)
+        {
+            self.paused += 1;
+        }
+        self.stop_receiving(conn);
+    }
+
+    fn resume(&mut self, conn: ConnId) {
+        if let Some(socket) = self.of(conn) {
+            let was_paused = std::mem::replace(&mut socket.paused, false);
+            socket.bulk = true;
+            socket.calm = 0;
+            self.paused -= usize::from(was_paused);
+        }
+        self.read_later(conn);
+    }
+
+    fn probe(&mut self, conn: ConnId) -> Option<u32> {
+        unacknowledged(self.of(conn)?.stream.as_fd())
+    }
+
+    fn finish(&mut self, conn: ConnId) {
+        if let Some(socket) = self.of(conn) {
+            // It may have been reset; then a receive says so.
+            let _ = socket.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId) -> bool {
+        let Some(socket) = self.of(conn) else { return true };
+        if !socket.is_busy() {
+            self.remove(conn);
+            return true;
+        }
+        socket.closing = true;
+        let (sending, full) = (socket.sending, socket.full);
+        self.hurry |= sending;
+        self.stop_receiving(conn);
+        if full {
+            self.ring.cancel(Kind::Room, conn);
+        }
+        false
+    }
+
+    fn event(&mut self, event: Event) {
+        let Self { table, events, .. } = self;
+        events.push(event, |conn| {
+            let socket = table.get(conn.index())?.as_ref().filter(|socket| socket.conn == conn)?;
+            socket.stream.peer_addr().ok()
+        });
+    }
+}
