@@ -93,6 +93,8 @@ verb_fuzz() {
     # The scanners are unsafe code, and watched; the rest is not, and three times as fast unwatched.
     fuzz line_splitting address
     fuzz relay none
+    fuzz native_handshake none
+    fuzz native_records none
 }
 fuzz() {
     local name=$1 sanitizer=$2 corpus

@@ -35,6 +35,7 @@ mod limits;
 pub mod line;
 mod link;
 mod log;
+pub mod native;
 mod prefix;
 mod pump;
 mod quarantine;

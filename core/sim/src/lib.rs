@@ -15,6 +15,7 @@ mod ending;
 mod lent;
 mod lines;
 mod mutants;
+mod native;
 mod overdue;
 mod peer;
 mod places;
@@ -30,6 +31,7 @@ mod world;
 
 pub use lines::run_lines;
 pub use mutants::MUTANTS;
+pub use native::{run_native_handshake, run_native_records};
 pub use places::{Place, Places};
 pub use plan::Op;
 
