@@ -189,6 +189,15 @@ impl Limits {
             .saturating_add((self.segment_bytes as u64).saturating_mul(self.segments as u64))
     }
 
+    /// Blocks that so many bytes need.
+    pub(crate) const fn blocks_for(&self, bytes: u32) -> u32 {
+        let rounded = bytes.saturating_add(self.block_bytes.saturating_sub(1));
+        match rounded.checked_div(self.block_bytes) {
+            Some(blocks) => blocks,
+            None => u32::MAX,
+        }
+    }
+
     /// Bytes that a reader may lag.
     #[must_use]
     pub const fn lag_allowance(&self) -> u64 {

@@ -186,7 +186,7 @@ impl<'s, P: Pool> Relay<'s, P> {
             return Err(ConfigError::Shards);
         }
         // What waits for others has a quarter of the blocks, and must hold any message.
-        let blocks = self.limits.line.envelope_bytes_max.div_ceil(self.limits.block_bytes);
+        let blocks = self.limits.blocks_for(self.limits.line.envelope_bytes_max);
         if shards > 1 && blocks > self.limits.blocks / 4 {
             return Err(ConfigError::EnvelopeBytes);
         }
@@ -277,7 +277,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         }
         // Blocks alone, and no more than a quarter of them: else what waits for one shard would
         // hold what is needed to take in from it, and two shards could wait for each other.
-        let blocks = len.div_ceil(self.limits.block_bytes);
+        let blocks = self.limits.blocks_for(len);
         let quarter = self.limits.blocks / 4;
         let over = self.links.out_blocks.saturating_add(blocks) > quarter;
         if over || !self.has_run(home, topic, slot, len) {
