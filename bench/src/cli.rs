@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::away::{self, Away};
 use crate::cli_compare::{self, CompareArgs};
 use crate::idle::Idle;
 use crate::interrupt::Interrupt;
@@ -72,6 +73,8 @@ enum Command {
     /// Everything there is on this machine, in turns, over many workloads.
     #[command(after_help = cli_compare::HELP)]
     Compare(Box<CompareArgs>),
+    /// Measure how much longer a message takes between two shards.
+    Away(AwayArgs),
     /// Measure the private memory that an idle connection costs the server.
     Idle(IdleArgs),
     /// Measure the time from start to listening, memory at rest, and the program's size.
@@ -172,6 +175,24 @@ struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+struct AwayArgs {
+    /// The server: KIND or KIND=PROGRAM.
+    #[arg(long, value_name = "SERVER", default_value = "wardline")]
+    server: Spec,
+    #[command(flatten)]
+    launch: LaunchArgs,
+    /// Messages of a round, each way.
+    #[arg(long, default_value_t = 2_000)]
+    messages: usize,
+    /// How many rounds.
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    /// Write all figures there, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct IdleArgs {
     /// The server: KIND or KIND=PROGRAM.
     #[arg(long, value_name = "SERVER", default_value = "wardline")]
@@ -249,6 +270,15 @@ fn run(cli: Cli) -> Result<bool> {
             finish(&report, report.passed(), json)
         }
         Command::Compare(args) => args.run(&progress),
+        Command::Away(args) => {
+            let AwayArgs { server: spec, launch, messages, rounds, json } = args;
+            if messages == 0 || rounds == 0 {
+                refuse(&anyhow!("--messages 0 and --rounds 0 measure nothing"));
+            }
+            let launch = Launch { shards: Some(away::SHARDS), ..launch.launch(true, None) };
+            let away = Away { spec, launch, messages, rounds };
+            finish(&away.measure(&Interrupt::install()?, &progress)?, true, json)
+        }
         Command::Idle(args) => {
             let IdleArgs { server: spec, launch, connections, budget, json } = args;
             let launch = launch.launch(true, None);

@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+pub mod away;
 pub mod blind;
 pub mod blind_ring;
 pub mod cli;

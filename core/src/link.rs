@@ -184,6 +184,9 @@ pub struct Peer {
     /// A sign of life is to be asked for; is to be given.
     pub(crate) ping: u8,
     pub(crate) pong: u8,
+    /// The turn, plus one, since which a record of it finds no room and nobody to give way; 0:
+    /// none does.
+    pub(crate) pressed: u64,
     /// It is dead, as far as is known; and it is yet to be told so.
     pub(crate) dead: u8,
     pub(crate) lost: u8,

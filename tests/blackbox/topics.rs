@@ -87,6 +87,10 @@ fn a_room_of_one_speaks_to_nobody_and_is_not_harmed() {
         }
         let mut late = relay.connect();
         relay.seat([&mut alone, &mut late]);
+        // Some of what was said alone may be heard by who came late: it was not taken before.
+        alone.say("that was all");
+        let last = alone.envelope("that was all");
+        while late.line() != last {}
         answers(&mut alone, &mut late);
     });
 }

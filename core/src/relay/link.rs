@@ -42,8 +42,6 @@ pub(crate) struct Links<'s> {
     pub(super) eased: bool,
     /// What a ring brought found no room: how many links had been freed then, and the turn.
     pub(super) blocked: Option<(u64, u64)>,
-    /// The turn in which a replica found no room and nobody to give way, if that is still so.
-    pub(super) pressed: Option<u64>,
 }
 
 impl Links<'_> {
@@ -59,7 +57,6 @@ impl Links<'_> {
             full: false,
             eased: false,
             blocked: None,
-            pressed: None,
         }
     }
 
@@ -371,7 +368,10 @@ impl<'s, P: Pool> Relay<'s, P> {
         let peer = self.links.peer_mut(shard);
         peer.lag = peer.lag.saturating_add(lag).saturating_sub(before);
         let most = self.limits.pool_bytes() / 8;
-        self.links.full = self.links.peers.iter().any(|peer| peer.lag > most);
+        let full = self.links.peers.iter().any(|peer| peer.lag > most);
+        // Who waited for that may be gone on with.
+        self.links.eased |= self.links.full && !full;
+        self.links.full = full;
     }
 
     /// Whether there is something for a ring. Asked after each turn.

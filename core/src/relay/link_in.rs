@@ -24,6 +24,10 @@ const NOBODY: Ref = Ref(u32::MAX);
 /// Cursors of a topic's oldest link that are looked at to find one that gives way.
 const LOOKED_AT: u32 = 16;
 
+/// Turns that a record waits for room, where nobody is left to give way: an engine may hear of its
+/// sends a turn later.
+const ROOM_TURNS: u64 = 3;
+
 /// Why a record is not taken now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Later {
@@ -137,7 +141,7 @@ impl<P: Pool> Relay<'_, P> {
         let item = self.topics.at_mut(topic);
         item.enter(turn);
         // Where backlogs of ours wait, they get the other half.
-        let most = if item.queued > 0 && item.home == 0 { most.div_ceil(2) } else { most };
+        let most = if item.queued > 0 { most.div_ceil(2) } else { most };
         item.taken < most
     }
 
@@ -245,13 +249,19 @@ impl<P: Pool> Relay<'_, P> {
             let cursor = self.sessions.at(author).cursor;
             self.cursors.at_mut(cursor).own_until = self.topics.at(topic).log.head;
         }
-        self.links.pressed = None;
+        let home = self.home_shard(topic);
+        self.links.peer_mut(home).pressed = 0;
         self.stats.from_shards.add(u64::from(messages));
         if self.limits.report_messages {
             let topic = TopicId(topic);
             self.tell(Event::Replicated { topic, number, messages });
         }
         Ok(())
+    }
+
+    /// The shard that gives a topic its order.
+    fn home_shard(&self, topic: Ref) -> u8 {
+        self.topics.at(topic).home().unwrap_or(self.links.shard)
     }
 
     fn pass_over(&mut self, topic: Ref, messages: u32) {
@@ -291,12 +301,20 @@ impl<P: Pool> Relay<'_, P> {
             Some(false) => return Err(Later::Freed),
             None => {}
         }
-        let since = *self.links.pressed.get_or_insert(self.turn);
-        if since == self.turn {
-            // What came in this turn may go out first.
+        let (home, turn) = (self.home_shard(topic), self.turn);
+        let tried = match self.links.peer(home).pressed.checked_sub(1) {
+            Some(since) => turn.wrapping_sub(since),
+            None => {
+                self.links.peer_mut(home).pressed = turn.wrapping_add(1);
+                self.release_all_patient();
+                0
+            }
+        };
+        if tried < ROOM_TURNS {
+            // What came in may go out first.
             return Err(Later::Again);
         }
-        self.links.pressed = None;
+        self.links.peer_mut(home).pressed = 0;
         self.abandon(topic);
         self.pass_over(topic, messages);
         Ok(())

@@ -280,6 +280,8 @@ impl<P: Pool> Relay<'_, P> {
             self.advance(slot, log);
         }
         if self.sessions.at_mut(slot).flags.take(Flags::JUMP) {
+            // What another shard said may have waited for this one to give way.
+            self.links.eased = true;
             self.jump_or_drop(slot);
         }
         let prompt = at_once && taken == flight.total();

@@ -78,7 +78,12 @@ impl Patience {
     }
 
     /// Lets everybody go.
-    fn release(&mut self, sessions: &mut Slab<'_, Session>, ready: &mut Queue, now: Instant) {
+    pub(super) fn release(
+        &mut self,
+        sessions: &mut Slab<'_, Session>,
+        ready: &mut Queue,
+        now: Instant,
+    ) {
         self.flushed_at = now;
         while let Some(slot) = self.first.some() {
             let session = sessions.at_mut(slot);
@@ -162,6 +167,13 @@ impl<P: Pool> Relay<'_, P> {
         }
         self.stats.coalesced.bump();
         patience.release(&mut self.sessions, &mut self.ready, now);
+    }
+
+    /// The same for every topic: memory is short.
+    pub(super) fn release_all_patient(&mut self) {
+        for topic in (0..self.topics.touched()).map(Ref::of) {
+            self.release_patient(topic);
+        }
     }
 
     /// The same, where enough waits.

@@ -122,6 +122,10 @@ impl<P: Pool> Relay<'_, P> {
         let (sessions, ready, patience) =
             (&mut self.sessions, &mut self.ready, &mut topic.patience);
         let (waits, from) = (patience.begin(self.now), topic.log.head);
+        if !waits {
+            // Whoever waits already has waited long enough.
+            patience.release(sessions, ready, self.now);
+        }
         cursor::wake_all(
             &mut self.cursors,
             &mut self.memory,

@@ -195,6 +195,8 @@ impl Links {
         let Some(common) = &self.common else { return };
         common.gates[usize::from(self.shard)].awake();
         self.again = false;
+        // None of them is always first: it would have the turn's room for itself.
+        self.others.rotate_left(1);
         for (nth, ring) in RINGS.into_iter().enumerate() {
             for other in &mut self.others {
                 let inward = &mut other.from[nth];
@@ -255,12 +257,20 @@ impl Links {
         let me = usize::from(self.shard);
         let others = &self.others;
         common.gates[me].try_sleep(|| {
-            common.arrived[me].load(Ordering::Relaxed)
+            let all = self.drained
+                && common.drained.load(Ordering::SeqCst) as usize >= common.gates.len();
+            all || common.arrived[me].load(Ordering::Relaxed)
                 || others.iter().any(|other| {
                     other.from.iter().any(|inward| inward.ring.slots() > inward.left)
                         || other.to.iter().any(|outward| outward.ring.slots() > outward.room)
                 })
         })
+    }
+
+    /// Whether what another shard has said waits for something of this shard's.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.others.iter().flat_map(|other| &other.from).any(|inward| inward.left > 0)
     }
 
     /// A connection that another shard accepted and handed on.

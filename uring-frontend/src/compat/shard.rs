@@ -26,6 +26,8 @@ use super::sockets::{Input, Sockets};
 use crate::sys::RawPool;
 use crate::sys::compat::{Nop, nop, watch};
 
+/// How long operations may take to end once they were broken off.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// Connections taken from one listener per turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
@@ -72,6 +74,8 @@ pub(super) struct Shard<'s, 'p> {
     doors_open_at: Option<Instant>,
     accept_errors: AcceptErrors,
     draining: bool,
+    /// It was told to stop at once, and is to have by then.
+    stop_by: Option<Instant>,
 }
 
 impl<'s, 'p> Shard<'s, 'p> {
@@ -120,6 +124,7 @@ impl<'s, 'p> Shard<'s, 'p> {
             doors_open_at: None,
             accept_errors: AcceptErrors::default(),
             draining: false,
+            stop_by: None,
         })
     }
 
@@ -143,13 +148,16 @@ impl<'s, 'p> Shard<'s, 'p> {
             self.sends_ended(now);
         }
         self.links.take_in(&mut self.relay, now);
-        if self.take_in(now) {
-            return Poll::Ready(());
+        if self.take_in(now) && self.stop_by.is_none() {
+            self.hang_up(now);
         }
         let next = pump(&mut self.relay, &mut self.sockets, &mut self.gather, now);
         self.sockets.events.report(&self.relay);
         self.links.give_out(&mut self.relay, now);
         if self.draining && self.relay.connections() == 0 && self.links.all_drained() {
+            return Poll::Ready(());
+        }
+        if self.has_stopped(now) {
             return Poll::Ready(());
         }
         self.rung.register(context.waker());
@@ -167,8 +175,33 @@ impl<'s, 'p> Shard<'s, 'p> {
             Next::Wait(_) | Next::Again => Instant::NEVER,
         };
         let retry = if self.fence.is_some() { now.after(SUBMIT_AGAIN) } else { Instant::NEVER };
-        self.sleep_till(until.min(retry), context);
+        let stop = self.stop_by.unwrap_or(Instant::NEVER);
+        self.sleep_till(until.min(retry).min(stop), context);
         Poll::Pending
+    }
+
+    /// Breaks every connection off. The operations of each end by that, and only then may what they
+    /// name be dropped: tokio-uring frees the buffer of a receive that was given up when its
+    /// runtime ends, before it has the kernel cancel it.
+    fn hang_up(&mut self, now: Instant) {
+        self.doors.clear();
+        self.stop_by = Some(now.after(STOP_PATIENCE));
+        for number in 0..self.first_door {
+            if let Some(conn) = self.sockets.hang_up(number) {
+                self.relay.handle_broken(now, conn);
+            }
+        }
+    }
+
+    /// Whether it was told to stop and nothing is under way any more. What is, though there was
+    /// time, is never dropped.
+    fn has_stopped(&mut self, now: Instant) -> bool {
+        let Some(by) = self.stop_by else { return false };
+        let busy = self.relay.connections() > 0;
+        if busy && now >= by {
+            self.sockets.leak();
+        }
+        !busy || now >= by
     }
 
     /// What was submitted before the fence is over: so are these sends.

@@ -170,6 +170,19 @@ impl Sockets {
         }
         true
     }
+
+    /// Has the operations of a socket end, if there is one of that number; gives whose it is.
+    pub(super) fn hang_up(&mut self, number: u32) -> Option<ConnId> {
+        let socket = self.at(number)?;
+        // One that was reset needs no more.
+        let _ = rustix::net::shutdown(socket.fd.as_fd(), rustix::net::Shutdown::Both);
+        Some(socket.conn)
+    }
+
+    /// Never drops what the kernel may still write to.
+    pub(super) fn leak(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.table));
+    }
 }
 
 impl Socket {

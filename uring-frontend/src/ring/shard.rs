@@ -349,6 +349,7 @@ impl<'s, 'p> Shard<'s, 'p> {
 
     fn wait(&mut self, next: Next, now: Instant) -> Wait {
         let again = self.sockets.hurry
+            || self.sockets.somebody_waits(self.links.waits())
             || !self.sockets.put_off.is_empty()
             || !self.sockets.to_read.is_empty()
             || (self.doors.knocked && self.doors.rest_until().is_none());

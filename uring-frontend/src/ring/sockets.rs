@@ -114,6 +114,12 @@ impl<'p> Sockets<'p> {
         }
     }
 
+    /// Whether something may wait for the ends of the sends of this turn, of which nobody hears
+    /// before the next one: who is paused for memory, or for good. `links`: another shard does.
+    pub(super) fn somebody_waits(&self, links: bool) -> bool {
+        (self.paused > 0 || links) && !self.started.is_empty()
+    }
+
     /// Takes the socket of a connection that the relay has taken.
     pub(super) fn add(&mut self, conn: ConnId, stream: TcpStream) {
         let index = conn.index();
@@ -258,7 +264,7 @@ impl<'p> Carrier<RawPool<'p>> for Sockets<'p> {
         self.started.push(number(conn));
         // Something may follow from its end: the rest of what there is to be sent, the connection's
         // own end, or memory for who waits.
-        self.hurry |= self.paused > 0 || !all;
+        self.hurry |= !all;
         self.started_bytes += gather.bytes() as u64;
         Started::UnderWay
     }
