@@ -126,7 +126,7 @@ verb_asan() {
 verb_bench_smoke() {
     local load=$TARGET/release/load engine
     cargo build --locked --release --package wardline --package wardline-bench
-    cargo bench --locked --package wardline-bench --bench core -- --test
+    cargo bench --locked --package wardline-bench --bench core --bench engines -- --test
     "$load" run --readers 100 --rounds 3 --budget 2.5
     "$load" run --readers 10 --rounds 3 --budget 3.0
     "$load" run --readers 1 --rounds 3 --budget 3.2
