@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread;
 
 use tokio_uring::fs::File;
@@ -19,7 +20,8 @@ const READ_BYTES: usize = 8 << 10;
 const FILE_BYTES_MAX: usize = 16 << 20;
 
 /// Gives each request to `deliver`, on a thread of its own; with a request to read the settings
-/// again comes what stands in `settings`, where there is such a file.
+/// again comes what stands in `settings`, where there is such a file. On return the thread has
+/// what it needs: whoever sees that the relay is up sees all of its descriptors.
 ///
 /// # Errors
 /// The system's, for want of a thread.
@@ -28,9 +30,11 @@ pub fn deliver(
     settings: Option<PathBuf>,
     mut deliver: impl FnMut(Control, Option<io::Result<String>>) + Send + 'static,
 ) -> io::Result<()> {
+    let (ready, is_ready) = mpsc::sync_channel::<()>(1);
     let run = move || {
         let ring = tokio_uring::Runtime::new(tokio_uring::builder().entries(ENTRIES));
         let woken_by = ring.and_then(|ring| Ok((ring, signals.woken_by()?)));
+        drop(ready);
         match woken_by {
             Ok((ring, woken_by)) => {
                 let woken_by = UnixStream::from_std(woken_by);
@@ -44,6 +48,8 @@ pub fn deliver(
         }
     };
     thread::Builder::new().name("control".to_owned()).stack_size(STACK_BYTES).spawn(run)?;
+    // Nothing is sent: the thread's end of it goes, at the latest with the thread.
+    let _ = is_ready.recv();
     Ok(())
 }
 
