@@ -83,6 +83,13 @@ verb_loom() {
         cargo test --locked --target-dir "$TARGET/loom" --package wardline-host --lib links::
 }
 
+# The native dialect by another hand: Python, written from PROTOCOL.md alone. Its own tests, the
+# transcripts that core/tests replays, a client of the running relay.
+verb_python() {
+    cargo build --locked --profile verify --package wardline
+    WARDLINE_TEST_BIN=$TARGET/verify/wardline tests/python/run.sh
+}
+
 # Planted bugs: the simulator has to find each of them.
 verb_mutants() {
     core/sim/mutants.sh
@@ -95,6 +102,7 @@ verb_fuzz() {
     fuzz relay none
     fuzz native_handshake none
     fuzz native_records none
+    fuzz native_relay none
 }
 fuzz() {
     local name=$1 sanitizer=$2 corpus

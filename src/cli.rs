@@ -6,6 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use wardline_host::settings::{Flag, Sources};
 
+use crate::client::args::{
+    BenchArgs, KeygenArgs, PubArgs, ReplyArgs, ReqArgs, RttArgs, SubArgs, WhoArgs,
+};
+
 /// A relay for agents: what one says over TCP reaches all others on its topic.
 #[derive(Debug, Parser)]
 #[command(
@@ -16,6 +20,8 @@ use wardline_host::settings::{Flag, Sources};
   wardline                                     listen on 127.0.0.1:8888
   wardline -l line://0.0.0.0:8888/main         listen on every IPv4 address
   wardline -c wardline.toml -t                 are the settings right?
+  wardline sub main                            read a topic
+  wardline pub main hello                      say something there
 
 Without a command it serves. Try it with: nc 127.0.0.1 8888"
 )]
@@ -33,6 +39,7 @@ pub(crate) enum Command {
   wardline serve -l line://127.0.0.1:8888/main -l line://[::1]:9000/lab
   wardline serve -c server.json                Summoner's own settings file
   wardline serve -l line://127.0.0.1:0 --ports-file /run/wardline.ports
+  wardline serve -l native://[::]:8889 --set native.authorized_keys=/etc/wardline/keys
 
 Signals: TERM and INT drain, the second one ends at once; HUP reads the settings
 again; USR1 opens the log file again; USR2 takes no new connections; QUIT logs the
@@ -59,6 +66,70 @@ What it prints is itself a settings file. Exit codes: 0 ok, 3 settings.")]
 What it asks is this kernel, this container and this seccomp profile: ask where you
 will serve.")]
     Engines(EnginesArgs),
+    /// Make a key of your own
+    #[command(after_help = "Examples:
+  wardline keygen                              in the state directory
+  wardline keygen agent.key
+  wardline keygen --show agent.key             whose is it?
+
+It prints the identity, the line for a relay's native.authorized_keys. What stands in
+the file is secret. A file that is there is never replaced.")]
+    Keygen(KeygenArgs),
+    /// Publish to a topic
+    #[command(after_help = "Examples:
+  wardline pub main hello
+  tail -f log | wardline pub logs              each line is a message
+  wardline pub main --raw < picture.png        all of it is one
+
+It succeeds only when the relay has said that it took the last message.
+Exit codes: 0 ok, 1 not all was taken, 2 usage, 3 key or known hosts, 5 connect or
+authentication, 124 timed out.")]
+    Pub(PubArgs),
+    /// Read a topic
+    #[command(after_help = "Examples:
+  wardline sub main
+  wardline sub main --from last:10 --json
+  wardline sub main --count 1 --timeout 5s
+
+After a loss it comes back and reads on where it was; what cannot be had is said on
+standard error, or as an object with --json. Exit codes are those of pub.")]
+    Sub(SubArgs),
+    /// Ask a peer, and print its answer
+    #[command(after_help = "Examples:
+  wardline req d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a status
+  wardline req 000000000100000b --timeout 1s < question
+
+Who answers is proved by its key to the relay, and the relay by its key to you.
+Exit codes are those of pub.")]
+    Req(ReqArgs),
+    /// Answer requests by a command
+    #[command(after_help = "Examples:
+  wardline reply -- uptime
+  wardline reply --jobs 1 -- sh -c 'tr a-z A-Z'
+
+The command reads the request and writes the answer. WARDLINE_IDENTITY is who asks, and
+WARDLINE_SENDER its handle. A command that fails answers nothing.")]
+    Reply(ReplyArgs),
+    /// Print who reads a topic
+    #[command(after_help = "Examples:
+  wardline who main
+  wardline who main --json")]
+    Who(WhoArgs),
+    /// Measure how long the relay takes to answer
+    #[command(after_help = "Examples:
+  wardline rtt
+  wardline rtt --count 100 --json -s native://relay.example:8889")]
+    Rtt(RttArgs),
+    /// Measure what the relay carries, through this client
+    #[command(after_help = "Examples:
+  wardline bench --readers 10
+  wardline bench --rate 100 --size 1024        how long a message takes, at ease
+  wardline bench --publishers 4 --seconds 30 --json
+
+A relay takes native.messages_per_second of a connection. Each connection has a key of its
+own, unless --key names one for all (native.sessions_per_identity). All of them share one
+thread of this program, whose work is in the figures.")]
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:
   wardline completions bash > /usr/share/bash-completion/completions/wardline")]
@@ -103,9 +174,13 @@ pub(crate) struct SettingArgs {
     /// Settings file: TOML, or Summoner's own JSON
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to listen: line://HOST:PORT/TOPIC (repeatable) [default: line://127.0.0.1:8888/main]
+    /// Where to listen: line://HOST:PORT/TOPIC, native://HOST:PORT or mixed://HOST:PORT/TOPIC
+    /// (repeatable) [default: line://127.0.0.1:8888/main and native://127.0.0.1:8889]
     #[arg(short, long, value_name = "URL")]
     listen: Vec<String>,
+    /// The relay's own key [default: server.key in the state directory, made at the first start]
+    #[arg(long, value_name = "FILE")]
+    key: Option<String>,
     /// What carries the sockets: auto, ring, tokio-uring or tokio [default: auto]
     #[arg(long, value_name = "ENGINE")]
     engine: Option<String>,
@@ -145,6 +220,7 @@ impl SettingArgs {
         let listen = Flag { name: "--listen", key: "server.listen", values: self.listen.clone() };
         let flags = [
             (!self.listen.is_empty()).then_some(listen),
+            one("--key", "native.key", &self.key),
             one("--engine", "server.engine", &self.engine),
             one("--shards", "server.shards", &self.shards),
             one("--pid-file", "server.pid_file", &self.pid_file),
@@ -226,6 +302,7 @@ mod tests {
                 r#"["line://h:1/main","line://h:2/b,c"]"#,
                 "--listen",
             ),
+            ("--key /k", "native.key", r#""/k""#, "--key"),
             ("--engine tokio", "server.engine", r#""tokio""#, "--engine"),
             ("--shards 3", "server.shards", "3", "--shards"),
             ("--shards auto", "server.shards", "\"auto\"", "--shards"),
@@ -269,6 +346,43 @@ mod tests {
         let shell = parse("completions zsh").unwrap().command;
         assert!(matches!(shell, Some(Command::Completions { shell: Shell::Zsh })));
         assert!(matches!(parse("man").unwrap().command, Some(Command::Man)));
+    }
+
+    #[test]
+    fn what_clients_are_told() {
+        let Some(Command::Pub(args)) = parse("pub t hello -s native://[::1]:7").unwrap().command
+        else {
+            panic!("no pub");
+        };
+        assert_eq!((args.topic.as_str(), args.message.as_deref()), ("t", Some("hello")));
+        assert_eq!(args.common.server.to_string(), "native://[::1]:7");
+        let Some(Command::Pub(args)) = parse("pub t").unwrap().command else { panic!("no pub") };
+        assert_eq!(args.common.server.to_string(), "native://127.0.0.1:8889");
+        assert_eq!((args.message, args.timeout), (None, None));
+        let Some(Command::Reply(args)) = parse("reply --jobs 2 -- sh -c x").unwrap().command else {
+            panic!("no reply");
+        };
+        assert_eq!((args.jobs, args.command.len()), (2, 3));
+        for line in [
+            "pub",
+            "pub t*",
+            "pub t x -s line://h:1",
+            "pub t x -s native://h",
+            "pub t x --raw",
+            "pub t --count 2",
+            "pub t x --count 0",
+            "pub t x --timeout 5",
+            "sub t --from yesterday",
+            "sub t --raw --json",
+            "sub t --pin 00",
+            "req t x",
+            "reply",
+            "reply cat",
+            "reply --jobs 0 -- cat",
+            "bench --size 8",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::fmt::Write;
 use std::net::TcpListener;
 
-use wardline_core::{ConfigError, Limits, LinkSlots, Pool, Relay, Slots, TopicId};
-use wardline_host::clock::Clock;
+use wardline_core::{ConfigError, Limits, LinkSlots, NativeSlots, Pool, Relay, Slots, TopicId};
+use wardline_host::clock::{self, Clock};
 use wardline_host::links::Links;
 use wardline_host::net::{Listen, Listener, ShardListeners, Tuning};
 use wardline_host::orders::Orders;
@@ -119,8 +119,11 @@ pub(crate) struct Stage<'s> {
     pub(crate) limits: Limits,
     pub(crate) slots: Slots<'s>,
     pub(crate) tables: LinkSlots<'s>,
+    /// What native clients are served with, where some can come.
+    pub(crate) native: Option<NativeSlots<'s>>,
     pub(crate) pool: &'s mut [u8],
     pub(crate) seed: [u8; 32],
+    pub(crate) native_seed: [u8; 32],
     pub(crate) listens: &'s [Listen],
     pub(crate) listeners: ShardListeners,
     pub(crate) clock: Clock,
@@ -135,10 +138,11 @@ pub(crate) fn serve(
     stage: Stage<'_>,
     started: impl FnOnce(),
 ) -> Result<(), Failure> {
-    let Stage { limits, slots, tables, pool, seed, .. } = stage;
+    let Stage { limits, slots, tables, native, pool, seed, native_seed, .. } = stage;
     let Stage { listens, listeners, clock, tuning, orders, links, .. } = stage;
     let shard = links.shard();
-    let make = Make { limits, slots, tables, shard, seed, clock, listens, listeners };
+    let native = native.map(|native| (native, native_seed));
+    let make = Make { limits, slots, tables, native, shard, seed, clock, listens, listeners };
     let rest = Rest { clock, tuning, orders, links };
     let served = match engine {
         Engine::Ring => uring::serve_ring(make, pool, rest, started)?,
@@ -165,6 +169,7 @@ struct Make<'s> {
     limits: Limits,
     slots: Slots<'s>,
     tables: LinkSlots<'s>,
+    native: Option<(NativeSlots<'s>, [u8; 32])>,
     shard: u8,
     seed: [u8; 32],
     clock: Clock,
@@ -178,15 +183,25 @@ type Made<'s, P> = (Relay<'s, P>, Vec<(TcpListener, TopicId)>);
 impl<'s> Make<'s> {
     fn relay<P: Pool>(self, pool: P) -> Result<Made<'s, P>, Failure> {
         let unfit = |error: ConfigError| Failure::Settings(error.to_string());
-        let Self { limits, slots, tables, shard, seed, clock, listens, listeners } = self;
+        let Self { limits, slots, tables, native, shard, .. } = self;
+        let Self { seed, clock, listens, listeners, .. } = self;
         let mut relay = Relay::new(limits, slots, pool, seed, clock.now()).map_err(unfit)?;
         if !tables.peers.is_empty() {
             relay.join(shard, tables).map_err(unfit)?;
         }
+        if let Some((native, seed)) = native {
+            relay.speak_native(native, seed, clock::unix_ms()).map_err(unfit)?;
+        }
         // The same names in the same order everywhere, whether the shard listens there or not.
         let mut topics = Vec::with_capacity(listens.len());
         for listen in listens {
+            let dialects = listen.dialects();
+            if !dialects.line() {
+                topics.push(relay.listen_native().map_err(unfit)?);
+                continue;
+            }
             let topic = relay.listen(listen.topic()).map_err(unfit)?;
+            let topic = if dialects.native() { topic.mixed() } else { topic };
             if let Some(coalesce) = listen.coalesce() {
                 relay.set_coalesce(topic, coalesce).map_err(unfit)?;
             }

@@ -15,6 +15,10 @@ pub(crate) enum Failure {
     Settings(String),
     /// A listener cannot be bound.
     Bind(String),
+    /// No connection to a relay, or it does not let this client in.
+    Connect(String),
+    /// It took longer than was asked for.
+    TimedOut(String),
 }
 
 impl Failure {
@@ -24,6 +28,8 @@ impl Failure {
             Self::Runtime(_) => 1,
             Self::Settings(_) => 3,
             Self::Bind(_) => 4,
+            Self::Connect(_) => 5,
+            Self::TimedOut(_) => 124,
         }
     }
 
@@ -38,8 +44,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Runtime(words) | Self::Settings(words) | Self::Bind(words)) = self;
-        f.write_str(words)
+        f.write_str(match self {
+            Self::Runtime(words) | Self::Settings(words) | Self::Bind(words) => words,
+            Self::Connect(words) | Self::TimedOut(words) => words,
+        })
     }
 }
 
@@ -59,5 +67,7 @@ mod tests {
         assert_eq!(Failure::Runtime(word()).code(), 1);
         assert_eq!(Failure::Settings(word()).code(), 3);
         assert_eq!(Failure::Bind(word()).code(), 4);
+        assert_eq!(Failure::Connect(word()).code(), 5);
+        assert_eq!(Failure::TimedOut(word()).code(), 124);
     }
 }

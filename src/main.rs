@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod client;
 mod engine;
 mod exit;
+mod native;
 mod reload;
 mod serve;
 mod shards;
@@ -24,6 +26,14 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => show::check(&args),
         Some(Command::Plan(args)) => show::plan(&args),
         Some(Command::Engines(args)) => show::engines(&args),
+        Some(Command::Keygen(args)) => client::keygen(&args),
+        Some(Command::Pub(args)) => client::publish(&args),
+        Some(Command::Sub(args)) => client::subscribe(&args),
+        Some(Command::Req(args)) => client::req(&args),
+        Some(Command::Reply(args)) => client::reply(&args),
+        Some(Command::Who(args)) => client::who(&args),
+        Some(Command::Rtt(args)) => client::rtt(&args),
+        Some(Command::Bench(args)) => client::bench(&args),
         Some(Command::Completions { shell }) => shell::completions(shell),
         Some(Command::Man) => shell::man(),
     };

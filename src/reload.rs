@@ -1,8 +1,13 @@
 //! Settings that change while the relay runs.
 
+use std::sync::Arc;
+
+use wardline_host::access::Keyring;
 use wardline_host::logging::{Log, LogOptions, Terminal};
 use wardline_host::settings::{Loaded, Problems, Sources};
 use wardline_host::signals::Control;
+
+use crate::native;
 
 /// What of a running process is not its engine's: settings and logs.
 #[derive(Debug)]
@@ -14,6 +19,8 @@ pub(crate) struct Running {
     pub(crate) applied: Loaded,
     pub(crate) log: Log,
     pub(crate) terminal: Terminal,
+    /// Who may do what, where native clients are served.
+    pub(crate) keyring: Option<Arc<Keyring>>,
 }
 
 impl Running {
@@ -76,13 +83,28 @@ impl Running {
                 return;
             }
         };
-        let live = self.applied.changes(&new).live;
+        let rules = match native::rules(&new.settings.native) {
+            Ok(rules) => rules,
+            Err(failure) => {
+                tracing::error!("settings stay as they were: {failure}");
+                return;
+            }
+        };
+        let mut live = self.applied.changes(&new).live;
         let restart = self.started.changes(&new).restart;
         if !live.is_empty() {
             let options = LogOptions::from_settings(&new.settings, self.terminal);
             if let Err(error) = self.log.apply(options) {
                 tracing::error!("settings stay as they were: {error}");
                 return;
+            }
+        }
+        let keys = rules.keys();
+        if self.keyring.as_ref().is_some_and(|keyring| keyring.replace(rules)) {
+            tracing::info!("keys that may connect: {keys}");
+            // What stands in the file may change while its name does not.
+            if !live.iter().any(|key| key.starts_with("native.")) {
+                live.push("native.authorized_keys");
             }
         }
         self.applied = new;
@@ -104,6 +126,8 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use wardline_core::{Access, Right};
+
     use super::*;
 
     /// A process that logs to `log`, with the settings `text` in `file`.
@@ -112,7 +136,9 @@ mod tests {
         let started = sources.load().unwrap();
         let terminal = Terminal { is_terminal: false, no_color: true };
         let log = Log::start(LogOptions::from_settings(&started.settings, terminal)).unwrap();
-        Running { sources, applied: started.clone(), started, log, terminal }
+        let rules = native::rules(&started.settings.native).unwrap();
+        let keyring = Some(Arc::new(Keyring::new(rules)));
+        Running { sources, applied: started.clone(), started, log, terminal, keyring }
     }
 
     #[test]
@@ -152,10 +178,54 @@ mod tests {
         assert!(fs::read_to_string(&log).unwrap().ends_with("still debug\n"));
         write("debug", "");
         assert_eq!(said(&mut running), "settings read again: nothing changed\n");
+        let ring = running.keyring.clone().unwrap();
+        keys_are_read_again(&ring, dir.path(), |more| write("debug", more), || said(&mut running));
         for control in [Control::Drain, Control::Stop, Control::LameDuck, Control::Dump] {
             assert_eq!(running.obey(control), Some(control));
         }
         assert_eq!(running.obey(Control::ReopenLogs), None);
         running.log.flush(Duration::from_secs(10));
+    }
+
+    /// The rest of the test above: there is one log in a process.
+    fn keys_are_read_again(
+        ring: &Keyring,
+        dir: &Path,
+        write: impl Fn(&str),
+        mut said: impl FnMut() -> String,
+    ) {
+        let list = dir.join("keys");
+        let keys = [1, 2].map(|n| wardline_core::native::SigningKey::from_seed(&[n; 32]));
+        let identities = keys.map(|key| key.identity());
+        let hex = identities.map(|identity| wardline_host::keys::hex(&identity));
+        let open = |open: &str| {
+            let list = list.display();
+            write(&format!("[native]\nauthorized_keys = \"{list}\"\nopen = \"{open}\"\n"));
+        };
+        let may = || {
+            let home = std::net::Ipv4Addr::LOCALHOST.into();
+            identities.map(|who| ring.may(&who, home, Right::Connect, b""))
+        };
+        open("never");
+        fs::write(&list, &hex[0]).unwrap();
+        let took = "keys that may connect: 1\n\
+                    settings read again: took over native.authorized_keys, native.open\n";
+        assert_eq!((said().as_str(), may()), (took, [true, false]));
+        assert_eq!(said(), "settings read again: nothing changed\n");
+        fs::write(&list, format!("{}\n{} who\n", hex[0], hex[1])).unwrap();
+        let took =
+            "keys that may connect: 2\nsettings read again: took over native.authorized_keys\n";
+        assert_eq!((said().as_str(), may()), (took, [true, true]));
+        // A file that is half wrong is not half taken, and neither are settings beside it.
+        fs::write(&list, format!("{}\nx\n", hex[1])).unwrap();
+        open("always");
+        let wrong = said();
+        let stays = "settings stay as they were: native.authorized_keys: ";
+        assert!(wrong.starts_with(stays) && wrong.contains("keys:2:1: must be a key"), "{wrong}");
+        fs::write(&list, &hex[1]).unwrap();
+        open("never");
+        let took =
+            "keys that may connect: 1\nsettings read again: took over native.authorized_keys\n";
+        assert_eq!((said().as_str(), may()), (took, [false, true]));
     }
 }

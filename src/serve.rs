@@ -6,8 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use wardline_core::native::Identity;
 use wardline_host::clock::Clock;
 use wardline_host::files::{PidFile, write_ports, write_shard_ports};
+use wardline_host::keys;
 use wardline_host::logging::{Log, LogOptions, Terminal};
 use wardline_host::net::{Listener, ShardListeners, Tuning, bind_shards};
 use wardline_host::open_files;
@@ -19,6 +21,7 @@ use wardline_host::signals::Signals;
 use crate::cli::ServeArgs;
 use crate::engine::{self, Choice};
 use crate::exit::Failure;
+use crate::native::{self, Native, Said};
 use crate::reload::Running;
 use crate::shards::{self, Common};
 use crate::show::print;
@@ -29,9 +32,10 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// Relays until it is told to end.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let sources = args.settings.sources();
-    let loaded = sources.load()?;
+    let mut loaded = sources.load()?;
     engine::built(loaded.settings.server.engine)?;
     if args.test_config {
+        native::check(&loaded.settings.native)?;
         return print(b"the settings are right\n");
     }
     let runtime = |what: &'static str| move |error| Failure::Runtime(format!("{what}: {error}"));
@@ -41,14 +45,14 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let log = Log::start(LogOptions::from_settings(&loaded.settings, terminal))
         .map_err(|error| Failure::Settings(error.to_string()))?;
     flush_before_panic(log.clone());
-    let running = Running {
-        sources,
-        applied: loaded.clone(),
-        started: loaded.clone(),
-        log: log.clone(),
-        terminal,
-    };
-    let result = serve(&loaded, running, signals);
+    // As the settings say it, and not as it can be had: that is what a reload compares with.
+    let started = loaded.clone();
+    let result = native::prepare(&mut loaded).and_then(|(native, said)| {
+        let keyring = native.as_ref().map(|native| native.keyring.clone());
+        let (applied, log) = (started.clone(), log.clone());
+        let running = Running { sources, applied, started, log, terminal, keyring };
+        serve(&loaded, native.as_ref(), &said, running, signals)
+    });
     if let Err(failure) = &result {
         // Standard error is told of it in plain words; a file would not hear of it.
         if loaded.settings.log.file.is_some() {
@@ -59,7 +63,13 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     result
 }
 
-fn serve(loaded: &Loaded, running: Running, signals: Signals) -> Result<(), Failure> {
+fn serve(
+    loaded: &Loaded,
+    native: Option<&Native>,
+    said: &Said,
+    running: Running,
+    signals: Signals,
+) -> Result<(), Failure> {
     let Loaded { settings, limits, .. } = loaded;
     let choice = engine::choose(settings.server.engine)?;
     let shards = settings.server.shards.count();
@@ -69,7 +79,7 @@ fn serve(loaded: &Loaded, running: Running, signals: Signals) -> Result<(), Fail
     let listeners = bind_shards(&settings.server.listen, &tuning, shards, own)
         .map_err(|error| Failure::Bind(error.to_string()))?;
     let first = listeners.first().map(|first| &first.shared[..]).unwrap_or_default();
-    let started = start_line(first, choice.engine.name(), shards);
+    let started = start_line(first, choice.engine.name(), shards, said.identity.as_ref());
     let _pid_file = write_pid_file(settings)?;
     write_ports_file(settings, &listeners)?;
     let fewer = open_files::allow(limits.connections);
@@ -82,11 +92,16 @@ fn serve(loaded: &Loaded, running: Running, signals: Signals) -> Result<(), Fail
         tuning,
         clock: Clock::start(),
         shards,
+        native,
         orders: &orders,
     };
     // Of the process, and not of the thread that tells: that one is kept on a core of its own.
     let cores = pin::cores();
-    shards::run(&common, listeners, || tell(loaded, &choice, &started, fewer, cores))?;
+    shards::run(&common, listeners, || {
+        tell(loaded, &choice, &started, fewer, cores);
+        said.notes.iter().for_each(|note| tracing::info!("{note}"));
+        said.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    })?;
     tracing::info!("ended");
     Ok(())
 }
@@ -164,8 +179,13 @@ fn deliver(
     Ok(orders)
 }
 
-/// Where it listens, with what, and how to try it.
-fn start_line(listeners: &[Listener], engine: &str, shards: u8) -> String {
+/// Where it listens, with what, who it is, and how to try it.
+fn start_line(
+    listeners: &[Listener],
+    engine: &str,
+    shards: u8,
+    identity: Option<&Identity>,
+) -> String {
     let mut line = String::from("listening on ");
     for (n, listener) in listeners.iter().enumerate() {
         let comma = if n == 0 { "" } else { ", " };
@@ -176,21 +196,28 @@ fn start_line(listeners: &[Listener], engine: &str, shards: u8) -> String {
     if shards > 1 {
         let _ = write!(line, "; {shards} shards");
     }
-    if let Some(first) = listeners.first() {
-        let (host, port) = reachable(first.addr);
-        let _ = write!(line, "; try: nc {host} {port}");
+    if let Some(identity) = identity {
+        let _ = write!(line, "; identity ed25519:{}", keys::hex(identity));
+    }
+    let with_lines = listeners.iter().find(|listener| listener.listen.dialects().line());
+    if let Some(first) = with_lines.or(listeners.first()) {
+        let addr = reachable(first.addr);
+        let _ = match with_lines {
+            Some(_) => write!(line, "; try: nc {} {}", addr.ip(), addr.port()),
+            None => write!(line, "; try: wardline sub main -s native://{addr}"),
+        };
     }
     line
 }
 
 /// The address at which a listener is reached from its own machine.
-fn reachable(addr: SocketAddr) -> (IpAddr, u16) {
-    let host = match addr.ip() {
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    let host: IpAddr = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    (host, addr.port())
+    SocketAddr::new(host, addr.port())
 }
 
 /// The lines that led to a panic are worth more than those before any other end.
@@ -205,6 +232,7 @@ fn flush_before_panic(log: Log) {
 #[cfg(test)]
 mod tests {
     use wardline_core::Limits;
+    use wardline_core::native::SigningKey;
 
     use wardline_host::net::bind_all;
 
@@ -219,8 +247,24 @@ mod tests {
             "listening on line://127.0.0.1:{a}/a, line://127.0.0.1:{b}/b; engine tokio; \
              try: nc 127.0.0.1 {a}"
         );
-        assert_eq!(start_line(&listeners, "tokio", 1), expected);
-        assert!(start_line(&listeners, "ring", 3).contains("; engine ring; 3 shards; try: "));
+        assert_eq!(start_line(&listeners, "tokio", 1, None), expected);
+        assert!(start_line(&listeners, "ring", 3, None).contains("; engine ring; 3 shards; try: "));
+    }
+
+    #[test]
+    fn the_start_line_says_who_it_is_and_how_native_clients_try() {
+        let urls = ["native://127.0.0.1:0", "mixed://127.0.0.1:0"].map(|url| url.parse().unwrap());
+        let listeners = bind_all(&urls, &Tuning::for_limits(&Limits::DEFAULT)).unwrap();
+        let key = SigningKey::from_seed(&[7; 32]).identity();
+        let (native, mixed) = (listeners[0].addr, listeners[1].addr.port());
+        let line = start_line(&listeners, "ring", 1, Some(&key));
+        let ends = format!("; identity ed25519:{}; try: nc 127.0.0.1 {mixed}", keys::hex(&key));
+        assert!(line.ends_with(&ends), "{line}");
+        let line = start_line(&listeners[..1], "ring", 1, Some(&key));
+        assert!(
+            line.ends_with(&format!("; try: wardline sub main -s native://{native}")),
+            "{line}"
+        );
     }
 
     #[test]
@@ -228,8 +272,8 @@ mod tests {
         for (addr, host) in
             [("0.0.0.0:7", "127.0.0.1"), ("[::]:7", "::1"), ("192.0.2.1:7", "192.0.2.1")]
         {
-            let (reached, port) = reachable(addr.parse().unwrap());
-            assert_eq!((reached.to_string().as_str(), port), (host, 7));
+            let reached = reachable(addr.parse().unwrap());
+            assert_eq!((reached.ip().to_string().as_str(), reached.port()), (host, 7));
         }
     }
 }

@@ -15,10 +15,11 @@ use wardline_host::orders::Orders;
 use wardline_host::pin;
 use wardline_host::settings::{Engine, Settings};
 use wardline_host::signals::Control;
-use wardline_host::storage::{Lent, Sizes, per_shard};
+use wardline_host::storage::{Lent, Loan, Sizes, per_shard};
 
 use crate::engine::{self, Stage};
 use crate::exit::Failure;
+use crate::native::Native;
 
 /// What all shards are built to.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct Common<'a> {
     pub(crate) tuning: Tuning,
     pub(crate) clock: Clock,
     pub(crate) shards: u8,
+    /// What native clients are served with, where some can come.
+    pub(crate) native: Option<&'a Native>,
     /// One for each.
     pub(crate) orders: &'a [Arc<Orders>],
 }
@@ -117,7 +120,7 @@ impl Shard<'_> {
 
     fn run(self, up: &(impl Fn() + Sync)) -> Result<(), Failure> {
         let Self { common, limits, mut links, listeners } = self;
-        let Common { settings, engine, tuning, clock, shards, orders, .. } = *common;
+        let Common { settings, engine, tuning, clock, shards, native, orders, .. } = *common;
         let failed = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
         // Here and not before, so that its memory is near its core where that makes a difference.
         let sizes = Sizes::of_shard(&limits, settings, shards);
@@ -126,11 +129,16 @@ impl Shard<'_> {
         let log = &settings.log;
         let messages = MessageLog { enabled: log.messages, keys: log.keys.clone() };
         let mut show = move |sender: std::net::SocketAddr, line: &[u8]| messages.log(sender, line);
-        let (mut slots, tables, pool) = lent.lend_all();
+        let who = native.map(|native| {
+            let access: &dyn wardline_core::Access = &*native.keyring;
+            (std::slice::from_ref(&native.key), access)
+        });
+        let Loan { mut slots, links: tables, native, pool } = lent.lend_all(who);
         if log.messages {
             slots.tap = Tap::new(&mut show);
         }
         let seed = clock::seed().map_err(|error| failed(&error))?;
+        let native_seed = clock::seed().map_err(|error| failed(&error))?;
         let mine = orders.get(usize::from(links.shard()));
         let orders = mine.ok_or_else(|| failed(&"a shard without orders"))?;
         links.share_doors(listeners.shared.len());
@@ -139,8 +147,10 @@ impl Shard<'_> {
             limits,
             slots,
             tables,
+            native,
             pool,
             seed,
+            native_seed,
             listens,
             listeners,
             clock,

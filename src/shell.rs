@@ -50,7 +50,7 @@ mod tests {
     fn completions_know_the_commands_and_flags() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
             let script = String::from_utf8(completion_script(shell)).unwrap();
-            for word in ["check", "plan", "ports-file", "completions"] {
+            for word in ["check", "plan", "ports-file", "pub", "reply", "known-hosts"] {
                 assert!(script.contains(word), "{shell} lacks {word}");
             }
         }
@@ -60,7 +60,9 @@ mod tests {
     fn the_manual_has_every_command() {
         let page = String::from_utf8(manual().unwrap()).unwrap();
         assert!(page.starts_with(".ie") || page.starts_with(".TH"), "{page}");
-        for command in ["SERVE", "CHECK", "PLAN", "ENGINES", "COMPLETIONS", "MAN"] {
+        for command in
+            ["SERVE", "CHECK", "PLAN", "ENGINES", "KEYGEN", "PUB", "SUB", "REQ", "REPLY", "MAN"]
+        {
             assert!(page.contains(&format!("WARDLINE {command}")), "{command}");
         }
     }

@@ -7,11 +7,13 @@ use wardline_host::plan::Plan;
 use crate::cli::{EnginesArgs, PlanArgs, SettingArgs};
 use crate::engine;
 use crate::exit::Failure;
+use crate::native;
 
 /// Prints every setting in force and where it came from.
 pub(crate) fn check(args: &SettingArgs) -> Result<(), Failure> {
     let loaded = args.sources().load()?;
     engine::built(loaded.settings.server.engine)?;
+    native::check(&loaded.settings.native)?;
     let mut report = loaded.report();
     for name in &loaded.without_meaning {
         report.push_str(&format!("# without meaning here: {name}\n"));

@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::away::{self, Away};
+use crate::back::Back;
 use crate::cli_compare::{self, CompareArgs};
 use crate::idle::Idle;
 use crate::interrupt::Interrupt;
@@ -75,6 +76,8 @@ enum Command {
     Compare(Box<CompareArgs>),
     /// Measure how much longer a message takes between two shards.
     Away(AwayArgs),
+    /// Measure how fast native agents are back that lost their connections all at once.
+    Back(BackArgs),
     /// Measure the private memory that an idle connection costs the server.
     Idle(IdleArgs),
     /// Measure the time from start to listening, memory at rest, and the program's size.
@@ -193,6 +196,18 @@ struct AwayArgs {
 }
 
 #[derive(Debug, Args)]
+struct BackArgs {
+    #[command(flatten)]
+    launch: LaunchArgs,
+    /// How many agents.
+    #[arg(long, default_value_t = 10_000)]
+    agents: usize,
+    /// Write all figures there, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct IdleArgs {
     /// The server: KIND or KIND=PROGRAM.
     #[arg(long, value_name = "SERVER", default_value = "wardline")]
@@ -278,6 +293,16 @@ fn run(cli: Cli) -> Result<bool> {
             let launch = Launch { shards: Some(away::SHARDS), ..launch.launch(true, None) };
             let away = Away { spec, launch, messages, rounds };
             finish(&away.measure(&Interrupt::install()?, &progress)?, true, json)
+        }
+        Command::Back(args) => {
+            let BackArgs { launch, agents, json } = args;
+            if agents == 0 {
+                refuse(&anyhow!("--agents 0 measures nothing"));
+            }
+            let (server_core, load_core) = cores(false, 0, 1)?;
+            let launch = launch.launch(true, server_core);
+            let back = Back { launch, agents, load_core };
+            finish(&back.measure(&Interrupt::install()?, &progress)?, true, json)
         }
         Command::Idle(args) => {
             let IdleArgs { server: spec, launch, connections, budget, json } = args;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::{cores, refuse, seconds};
@@ -19,7 +19,8 @@ use crate::stats::ROUNDS_MIN;
 
 pub(crate) const HELP: &str = "\
 Targets: blind, blind-ring (no protocol at all: epoll, and io_uring); tokio, ring, tokio-uring
-(Wardline's engines); nats, redis, mosquitto (others' relays, if they are on this machine). NAME or
+(Wardline's engines); native-ring, native-tokio (the native dialect on topics, each record
+authenticated); direct-ring, direct-tokio (from peer to peer); nats, redis, mosquitto (others' relays, if they are on this machine). NAME or
 NAME=PROGRAM. Those that were not named and are not here are left out, and that is said.
 
 Workloads are words: 1to100 is one publisher to a hundred readers, 64 bytes, 256 in flight;
@@ -34,6 +35,7 @@ Examples:
   load compare --quick                            a minute
   load compare --targets blind,tokio,redis --workloads 1to100,1to100-w1 --rounds 10
   load compare --budgets --json budgets.json      the project's budgets; exit status 1 if not kept
+  load compare --dialect native                   the native dialect beside lines
   load compare --plots figures                    cost.svg and latency.svg";
 
 /// Rounds, counted seconds and warm-up: as usual, in a hurry, for the budgets.
@@ -46,6 +48,9 @@ pub(crate) struct CompareArgs {
     /// Who takes part, the first being what the others are compared with [default: all].
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "budgets")]
     targets: Option<Vec<Target>>,
+    /// Of which dialect, where no targets and workloads are named.
+    #[arg(long, value_enum, default_value_t = Dialect::Line)]
+    dialect: Dialect,
     /// What is done [default: a set of eighteen].
     #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "budgets")]
     workloads: Option<Vec<String>>,
@@ -89,6 +94,21 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
 }
+
+/// Whom a comparison is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Dialect {
+    /// Everybody.
+    Line,
+    /// Wardline's native dialect, beside its lines.
+    Native,
+}
+
+/// Who takes part where it is about the native dialect, and what they do.
+const NATIVE: [&str; 6] =
+    ["ring", "native-ring", "direct-ring", "tokio", "native-tokio", "direct-tokio"];
+const NATIVE_DOES: [&str; 7] =
+    ["1to1", "1to1-w1", "1to10", "1to100", "1to100-w1", "1to100-1k-w32", "1to1-x500-w1"];
 
 /// All figures, for programs.
 #[derive(Serialize)]
@@ -145,6 +165,9 @@ impl CompareArgs {
         match &self.targets {
             Some(targets) if targets.is_empty() => bail!("--targets names nobody"),
             Some(targets) => Ok((targets.clone(), true)),
+            None if self.dialect == Dialect::Native => {
+                Ok((NATIVE.map(Target::named).to_vec(), false))
+            }
             None => Ok((target::ALL.map(|(name, ..)| Target::named(name)).to_vec(), false)),
         }
     }
@@ -189,6 +212,7 @@ impl CompareArgs {
         let names: Vec<&str> = match &self.workloads {
             Some(names) => names.iter().map(String::as_str).collect(),
             None if self.quick => QUICK.to_vec(),
+            None if self.dialect == Dialect::Native => NATIVE_DOES.to_vec(),
             None => DEFAULT.to_vec(),
         };
         let case = |name: &str| match name.parse() {

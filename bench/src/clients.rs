@@ -9,6 +9,7 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 
 use crate::interrupt::Interrupt;
 use crate::line::{LineFault, shown};
+use crate::native;
 use crate::process;
 use crate::wire::{Format, Role};
 
@@ -28,6 +29,8 @@ pub struct Client {
     pub stream: TcpStream,
     /// Bytes that were received and are not looked at yet.
     pub begun: Vec<u8>,
+    /// Its end of a native connection, where it is one.
+    pub end: Option<Box<native::End>>,
 }
 
 /// Opens `count` nonblocking connections, each to the address that `addr` says, no faster than they
@@ -65,6 +68,12 @@ pub fn greet_all<'t>(
     place: impl Fn(usize) -> (Role, &'t str),
     interrupt: &Interrupt,
 ) -> Result<Vec<Client>> {
+    if format.is_native() {
+        let mut streams = streams.into_iter();
+        let count = streams.len();
+        let next = |_| streams.next().context("a connection for each");
+        return join_all(count, next, format, place, interrupt);
+    }
     for (index, stream) in streams.iter().enumerate() {
         let (role, topic) = place(index);
         let greeting = format.greeting(role, topic);
@@ -78,7 +87,50 @@ pub fn greet_all<'t>(
         let (role, topic) = place(index);
         let begun = greeted(&stream, |bytes| format.greeted(role, topic, bytes), interrupt)
             .with_context(|| format!("connection {index}"))?;
-        clients.push(Client { stream, begun });
+        clients.push(Client { stream, begun, end: None });
+    }
+    Ok(clients)
+}
+
+/// Connects native clients to the addresses that `addr` says; each shakes hands at once, for the
+/// relay does not wait long for that.
+pub fn connect_native<'t>(
+    addr: impl Fn(usize) -> SocketAddr,
+    count: usize,
+    format: Format,
+    place: impl Fn(usize) -> (Role, &'t str),
+    interrupt: &Interrupt,
+) -> Result<Vec<Client>> {
+    let next = |index| {
+        let stream = TcpStream::connect(addr(index))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    };
+    join_all(count, next, format, place, interrupt)
+}
+
+/// Has native clients shake hands, one after the other. Of those that send to peers each sends to
+/// the reader of its topic.
+fn join_all<'t>(
+    count: usize,
+    mut next: impl FnMut(usize) -> Result<TcpStream>,
+    format: Format,
+    place: impl Fn(usize) -> (Role, &'t str),
+    interrupt: &Interrupt,
+) -> Result<Vec<Client>> {
+    let mut clients: Vec<Client> = Vec::with_capacity(count);
+    for index in 0..count {
+        interrupt.check()?;
+        let mut stream = next(index)?;
+        let (role, topic) = place(index);
+        // The readers of a topic stand before its publishers.
+        let reader = clients.last().and_then(|client| client.end.as_ref()).map(|end| end.handle);
+        let peer = (format == Format::Direct).then_some(reader);
+        stream.set_nonblocking(false)?;
+        let end = native::End::join(&mut stream, index as u64, role, topic, peer)
+            .with_context(|| format!("connection {index}"))?;
+        stream.set_nonblocking(true)?;
+        clients.push(Client { stream, begun: Vec::new(), end: Some(Box::new(end)) });
     }
     Ok(clients)
 }

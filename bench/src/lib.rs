@@ -12,6 +12,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod away;
+pub mod back;
 pub mod blind;
 pub mod blind_ring;
 pub mod cli;
@@ -22,6 +23,7 @@ pub mod connects;
 pub mod idle;
 pub mod interrupt;
 pub mod line;
+pub mod native;
 pub mod peer;
 pub mod poll;
 pub mod process;

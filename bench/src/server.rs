@@ -4,7 +4,9 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
@@ -40,6 +42,10 @@ pub enum Kind {
     BlindRing,
     /// The relay itself.
     Wardline,
+    /// The relay itself, in its native dialect.
+    Native,
+    /// The same, from peer to peer.
+    Direct,
     /// nats-server.
     Nats,
     /// redis-server.
@@ -49,10 +55,12 @@ pub enum Kind {
 }
 
 /// The servers by name.
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 8] = [
     ("blind", Kind::Blind),
     ("blind-ring", Kind::BlindRing),
     ("wardline", Kind::Wardline),
+    ("wardline-native", Kind::Native),
+    ("wardline-direct", Kind::Direct),
     ("nats", Kind::Nats),
     ("redis", Kind::Redis),
     ("mosquitto", Kind::Mosquitto),
@@ -66,14 +74,21 @@ impl Kind {
         match self.peer() {
             Some(peer) => peer.format(),
             None if self == Self::Wardline => Format::Envelope,
+            None if self == Self::Native => Format::Native,
+            None if self == Self::Direct => Format::Direct,
             None => Format::Plain,
         }
+    }
+
+    /// Whether it is Wardline or a blind relay.
+    pub fn is_ours(self) -> bool {
+        self.peer().is_none()
     }
 
     /// Which of the others' relays it is.
     fn peer(self) -> Option<Peer> {
         match self {
-            Self::Blind | Self::BlindRing | Self::Wardline => None,
+            Self::Blind | Self::BlindRing | Self::Wardline | Self::Native | Self::Direct => None,
             Self::Nats => Some(Peer::Nats),
             Self::Redis => Some(Peer::Redis),
             Self::Mosquitto => Some(Peer::Mosquitto),
@@ -155,7 +170,7 @@ impl Launch {
             Kind::Nats | Kind::Redis | Kind::Mosquitto => {
                 spec.kind.peer().context("a relay of others")?.find()
             }
-            Kind::Wardline => match &self.server_bin {
+            Kind::Wardline | Kind::Native | Kind::Direct => match &self.server_bin {
                 Some(program) => Ok(program.clone()),
                 None => find_wardline(&own),
             },
@@ -173,6 +188,7 @@ impl Launch {
                 command.args(["blind", "--engine", "ring", "--listen", "127.0.0.1:0"]);
             }
             Kind::Wardline => self.wardline(&mut command),
+            Kind::Native | Kind::Direct => self.native(&mut command, dir)?,
             Kind::Nats | Kind::Redis | Kind::Mosquitto => {
                 let peer = spec.kind.peer().context("a relay of others")?;
                 let port = free_port()?;
@@ -181,6 +197,23 @@ impl Launch {
         }
         command.args([OsStr::new("--ports-file"), dir.join(PORTS_FILE).as_os_str()]);
         Ok((command, None))
+    }
+
+    fn native(&self, command: &mut Command, dir: &Path) -> Result<()> {
+        // Whose key it is does not matter, but that nobody else can read it.
+        let key = dir.join("server.key");
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key)?;
+        writeln!(file, "{}", "17".repeat(32))?;
+        command.args(["serve", "--listen", "native://127.0.0.1:0"]);
+        command.args([OsStr::new("--key"), key.as_os_str()]);
+        self.same_for_all(command);
+        if self.unlimited {
+            for none in ["messages_per_second", "bytes_per_second", "deliveries_per_second"] {
+                command.args(["--set", &format!("native.{none}=0")]);
+            }
+        }
+        Ok(())
     }
 
     fn wardline(&self, command: &mut Command) {
@@ -192,13 +225,17 @@ impl Launch {
                 command.args(["--listen", &format!("line://127.0.0.1:0/{topic}")]);
             }
         }
-        command.args(["--engine", &self.engine]);
-        if let Some(shards) = self.shards {
-            command.args(["--shards", &shards.to_string()]);
-        }
+        self.same_for_all(command);
         if self.unlimited {
             command.args(["--set", "line.rate_limit_msgs_per_minute=0"]);
             command.args(["--set", "line.client_timeout_secs=0"]);
+        }
+    }
+
+    fn same_for_all(&self, command: &mut Command) {
+        command.args(["--engine", &self.engine]);
+        if let Some(shards) = self.shards {
+            command.args(["--shards", &shards.to_string()]);
         }
         for setting in &self.settings {
             command.args(["--set", setting]);
@@ -384,9 +421,10 @@ fn parse_ports(text: &str) -> Result<Vec<SocketAddr>> {
     Ok(addrs)
 }
 
-/// The address in `line://HOST:PORT/TOPIC`, or in a bare `HOST:PORT`.
+/// The address in `line://HOST:PORT/TOPIC`, in `native://HOST:PORT`, or in a bare `HOST:PORT`.
 pub fn parse_url(url: &str) -> Result<SocketAddr> {
-    let rest = url.strip_prefix("line://").unwrap_or(url);
+    let rest = url.strip_prefix("line://").or_else(|| url.strip_prefix("native://"));
+    let rest = rest.unwrap_or(url);
     let authority = rest.split('/').next().unwrap_or_default();
     let mut found =
         authority.to_socket_addrs().with_context(|| format!("`{url}` has no address"))?;

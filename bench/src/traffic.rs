@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::clients::{self, Client};
 use crate::interrupt::Interrupt;
 use crate::line::{Depth, hex, shown};
+use crate::native;
 use crate::poll::Poller;
 use crate::wire::{Format, Role};
 
@@ -82,6 +83,8 @@ pub struct Traffic {
     clock: Instant,
     latency: Histogram<u64>,
     receives: u64,
+    /// What a native connection received, as lines.
+    opened: Vec<u8>,
 }
 
 /// A connection as what it receives. Those of a topic stand together: first its readers, then its
@@ -94,6 +97,8 @@ struct Receiver {
     begun: Vec<u8>,
     /// Every line is checked byte by byte, and its latency recorded.
     sampled: bool,
+    /// Its end of a native connection, where it is one.
+    end: Option<Box<native::End>>,
 }
 
 impl Workload {
@@ -129,15 +134,20 @@ impl Traffic {
             let role = if index % each < listeners { Role::Reader } else { Role::Publisher };
             (role, names[index / each].as_str())
         };
-        let streams = clients::connect_all(addr, workload.connections(format), interrupt)?;
-        let clients = clients::greet_all(streams, format, seat, interrupt)?;
+        let count = workload.connections(format);
+        let clients = if format.is_native() {
+            clients::connect_native(addr, count, format, seat, interrupt)?
+        } else {
+            let streams = clients::connect_all(addr, count, interrupt)?;
+            clients::greet_all(streams, format, seat, interrupt)?
+        };
         let poller = Poller::new()?;
         let mut receivers = Vec::with_capacity(clients.len());
-        for (index, Client { stream, begun }) in clients.into_iter().enumerate() {
+        for (index, Client { stream, begun, end }) in clients.into_iter().enumerate() {
             poller.add(&stream, index as u64, EventFlags::IN)?;
             let (topic, local) = (index / each, index % each);
             let sampled = topic == 0 && [0, listeners / 2, listeners - 1].contains(&local);
-            receivers.push(Receiver { stream, topic, begun, sampled });
+            receivers.push(Receiver { stream, topic, begun, sampled, end });
         }
         let mut topics = Vec::with_capacity(names.len());
         for (own, name) in receivers.chunks(each).zip(&names) {
@@ -152,11 +162,14 @@ impl Traffic {
             poller,
             receivers,
             topics,
-            inbox: vec![0; room + READ_BYTES],
+            // A message of the native dialect may end in a receive that brought no header: its line
+            // is longer by its end.
+            inbox: vec![0; room + READ_BYTES + 1],
             room,
             clock: Instant::now(),
             latency: Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)?,
             receives: 0,
+            opened: Vec::new(),
         };
         traffic.sync()?;
         Ok(traffic)
@@ -229,6 +242,7 @@ impl Traffic {
                     let Publisher { stencil, out, .. } =
                         &mut self.topics[topic].publishers[publisher];
                     stencil.write_sync(out, round);
+                    self.seal(topic, publisher);
                     self.write(topic, publisher)?;
                 }
             }
@@ -263,10 +277,19 @@ impl Traffic {
                 publisher.stencil.write(&mut publisher.out, sequence, &stamp);
             }
             tally.add_sent(number, room);
+            self.seal(topic, number);
             self.write(topic, number)?;
             if left < u64::MAX {
                 return Ok(());
             }
+        }
+    }
+
+    /// Makes of a publisher's new lines what its wire wants.
+    fn seal(&mut self, topic: usize, number: usize) {
+        let publisher = &mut self.topics[topic].publishers[number];
+        if let Some(end) = &mut self.receivers[publisher.receiver].end {
+            end.seal(&mut publisher.out);
         }
     }
 
@@ -314,7 +337,7 @@ impl Traffic {
         // What is received stands behind the beginning of a line that came earlier.
         let begin = self.room - receiver.begun.len();
         self.inbox[begin..self.room].copy_from_slice(&receiver.begun);
-        let inbox = &mut self.inbox[self.room..];
+        let inbox = &mut self.inbox[self.room..self.room + READ_BYTES];
         let got = match net::recv(&receiver.stream, inbox, RecvFlags::empty()) {
             Ok((0, _)) => {
                 let begun = String::from_utf8_lossy(&receiver.begun);
@@ -324,6 +347,13 @@ impl Traffic {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Err(error) => bail!("cannot receive: {error}"),
         };
+        let mut got = got;
+        if let Some(end) = &mut receiver.end {
+            self.opened.clear();
+            end.open(&self.inbox[self.room..self.room + got], &mut self.opened)?;
+            got = self.opened.len();
+            self.inbox[self.room..self.room + got].copy_from_slice(&self.opened);
+        }
         let chunk = &self.inbox[begin..self.room + got];
         let topic = &mut self.topics[receiver.topic];
         let publishers = topic.publishers.len();

@@ -6,6 +6,7 @@
 //!
 //! | wire | joins by | sends | is sent |
 //! |---|---|---|---|
+//! | native, direct | the handshake; Subscribe, Open or a handle | a frame | a frame |
 //! | plain, envelope | connecting | a line | a line, bare or in JSON |
 //! | nats | INFO, CONNECT, SUB, PING, PONG | PUB | MSG, and PING that wants PONG |
 //! | resp | SUBSCRIBE, or CLIENT REPLY OFF to send | PUBLISH | message |
@@ -32,6 +33,10 @@ pub enum Format {
     Resp,
     /// MQTT 3.1.1, quality of service 0.
     Mqtt,
+    /// Wardline's native dialect, on topics.
+    Native,
+    /// The same, from one peer to another.
+    Direct,
 }
 
 /// What a connection is for.
@@ -67,6 +72,11 @@ impl Format {
         matches!(self, Self::Plain | Self::Envelope)
     }
 
+    /// Whether its messages are sealed in records.
+    pub fn is_native(self) -> bool {
+        matches!(self, Self::Native | Self::Direct)
+    }
+
     /// Whether a message names its topic; otherwise each topic has its own address.
     pub fn names_topics(self) -> bool {
         !self.publishers_listen()
@@ -75,7 +85,9 @@ impl Format {
     /// What a publisher writes around a payload of `size` bytes.
     pub fn sent(self, topic: &str, size: usize) -> Around {
         match self {
-            Self::Plain | Self::Envelope => around(String::new(), "\n"),
+            Self::Plain | Self::Envelope | Self::Native | Self::Direct => {
+                around(String::new(), "\n")
+            }
             Self::Nats => around(format!("PUB {topic} {size}\r\n"), "\r\n"),
             Self::Resp => {
                 let topic_len = topic.len();
@@ -89,7 +101,7 @@ impl Format {
     /// What a reader is sent around a payload of `size` bytes that came from the address `from`.
     pub fn heard(self, topic: &str, size: usize, from: SocketAddr) -> Around {
         match self {
-            Self::Plain => around(String::new(), "\n"),
+            Self::Plain | Self::Native | Self::Direct => around(String::new(), "\n"),
             Self::Envelope => {
                 let tail = format!("\",\"remote_addr\":\"{from}\"}}\n");
                 around("{\"content\":\"".to_owned(), &tail)
@@ -108,14 +120,20 @@ impl Format {
     pub fn question(self) -> (&'static [u8], &'static [u8]) {
         match self {
             Self::Nats => (b"PING\r\n", b"PONG\r\n"),
-            Self::Plain | Self::Envelope | Self::Resp | Self::Mqtt => (b"", b""),
+            Self::Plain
+            | Self::Envelope
+            | Self::Resp
+            | Self::Mqtt
+            | Self::Native
+            | Self::Direct => (b"", b""),
         }
     }
 
     /// What a new connection says first.
     pub fn greeting(self, role: Role, topic: &str) -> Vec<u8> {
         match (self, role) {
-            (Self::Plain | Self::Envelope, _) => Vec::new(),
+            // A native client's hands are shaken before: crate::native.
+            (Self::Plain | Self::Envelope | Self::Native | Self::Direct, _) => Vec::new(),
             (Self::Nats, Role::Reader) => format!("{NATS_CONNECT}SUB {topic} 1\r\nPING\r\n").into(),
             (Self::Nats, Role::Publisher) => format!("{NATS_CONNECT}PING\r\n").into(),
             (Self::Resp, Role::Reader) => {
@@ -142,7 +160,7 @@ impl Format {
         bytes: &[u8],
     ) -> Result<Option<usize>, LineFault> {
         match (self, role) {
-            (Self::Plain | Self::Envelope, _) => Ok(Some(0)),
+            (Self::Plain | Self::Envelope | Self::Native | Self::Direct, _) => Ok(Some(0)),
             (Self::Nats, _) => nats_greeted(bytes),
             (Self::Resp, Role::Reader) => {
                 let (len, head) = (topic.len(), "*3\r\n$9\r\nsubscribe\r\n");

@@ -36,6 +36,35 @@ pub struct Cursor {
     pub(crate) pos: u64,
     /// Past this position nothing is the reader's own.
     pub(crate) own_until: u64,
+    /// Of a native connection: the topic that it has open, and its next one.
+    pub(crate) topic: Ref,
+    pub(crate) sub_next: Ref,
+    /// The state of everybody's rights at which it was asked what its owner may do there.
+    pub(crate) rights: u32,
+    /// What it wants of the topic: [`sub`].
+    pub(crate) sub: u8,
+    pub(crate) gap_reason: u8,
+    /// Before this position nothing is the reader's own.
+    pub(crate) own_from: u64,
+    /// The first message that it will not have and is yet to be told of, plus one; 0: none.
+    pub(crate) gap_from: u64,
+}
+
+/// What a native connection wants of a topic.
+pub(crate) mod sub {
+    /// It reads it.
+    pub(crate) const READS: u8 = 1;
+    /// What it published itself too.
+    pub(crate) const ECHO: u8 = 2;
+    /// It is told who comes and goes.
+    pub(crate) const PRESENCE: u8 = 4;
+    /// It gave it up, while what it is being sent of it is under way.
+    pub(crate) const ENDED: u8 = 8;
+    /// Those who are told who comes were told of it.
+    pub(crate) const TOLD: u8 = 16;
+    /// Its owner may publish there, and read it, as [`Cursor::rights`](super::Cursor) says.
+    pub(crate) const MAY_PUBLISH: u8 = 32;
+    pub(crate) const MAY_READ: u8 = 64;
 }
 
 impl Slot for Cursor {
@@ -52,6 +81,11 @@ impl Cursor {
     /// A cursor of `session` that begins at `pos`; it is in no list yet.
     pub(crate) fn new(session: Ref, pos: u64) -> Self {
         Self { session, pos, own_until: pos, ..Self::zeroed() }
+    }
+
+    /// A native connection's place on a topic, which reads nothing yet; the next of its places.
+    pub(crate) fn of_topic(session: Ref, topic: Ref, sub_next: Ref) -> Self {
+        Self { session, topic, sub_next, ..Self::zeroed() }
     }
 
     pub(crate) const fn place(&self) -> Place {
@@ -118,6 +152,21 @@ pub(crate) fn leave<P: Pool>(
         Place::Behind => unlink(cursors, &mut memory.at_mut(cursor.link).cursors, slot),
         Place::Nowhere => {}
     }
+}
+
+/// Moves a cursor from the head of the log back to a position in a link.
+pub(crate) fn stand<P: Pool>(
+    cursors: &mut Slab<'_, Cursor>,
+    memory: &mut Memory<'_, P>,
+    waiting: &mut Ref,
+    slot: Ref,
+    (link, pos): (Ref, u64),
+) {
+    leave(cursors, memory, waiting, slot);
+    push(cursors, &mut memory.at_mut(link).cursors, slot, BEHIND);
+    let cursor = cursors.at_mut(slot);
+    cursor.link = link;
+    cursor.pos = pos;
 }
 
 /// Moves every waiting cursor to `link` at `pos`: something was appended there. Gives the first of

@@ -1,5 +1,6 @@
 //! Faults, typed by who caused them: a peer, a stranger at the door, the operator, or ourselves.
 
+use crate::native::Code;
 use crate::time::Duration;
 
 /// What a peer did to have its connection ended. Bounded work, never a panic.
@@ -19,6 +20,8 @@ pub enum PeerFault {
     Overloaded,
     /// It was evicted for a newcomer, or for the memory that it pinned.
     Evicted,
+    /// What the native dialect calls it.
+    Native(Code),
 }
 
 impl PeerFault {
@@ -33,6 +36,7 @@ impl PeerFault {
             Self::Idle => "idle",
             Self::Overloaded => "overloaded",
             Self::Evicted => "evicted",
+            Self::Native(code) => code.word(),
         }
     }
 
@@ -47,6 +51,7 @@ impl PeerFault {
             Self::Idle => "nothing came from it, and it acknowledged nothing",
             Self::Overloaded => "no memory was left for what it had sent",
             Self::Evicted => "it gave way to others",
+            Self::Native(code) => code.sentence(),
         }
     }
 }
@@ -133,6 +138,14 @@ pub enum ConfigError {
     Full,
     /// There are 1 to 16 shards.
     Shards,
+    /// A limit of the native dialect is out of its bounds.
+    Native,
+    /// `native.max_payload` is over a quarter of the pool, or over half of what one log can hold.
+    NativeBytes,
+    /// The native dialect is not spoken over several shards.
+    NativeShards,
+    /// There is no key to prove who the relay is.
+    NativeKey,
 }
 
 impl ConfigError {
@@ -158,6 +171,14 @@ impl ConfigError {
                 "a topic's name is 1 to 64 bytes without control characters, *, >, +, # or a leading $"
             }
             Self::Shards => "there can be 1 to 16 shards",
+            Self::Native => {
+                "native.max_payload must be 1 KiB to 1 MiB, puzzles at most 22 bits, and there must be a session and a subscription"
+            }
+            Self::NativeBytes => {
+                "native.max_payload must be at most a quarter of the pool and half of a log"
+            }
+            Self::NativeShards => "native listeners need server.shards = 1",
+            Self::NativeKey => "a native listener needs a key",
             Self::Full => "no slot is left for another topic or listener",
         }
     }

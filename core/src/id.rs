@@ -49,9 +49,32 @@ impl core::fmt::Display for ConnId {
     }
 }
 
-/// A topic of this relay.
+/// A topic of this relay; as a listener's it says which dialects the listener takes, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TopicId(pub(crate) Ref);
+pub struct TopicId {
+    pub(crate) slot: Ref,
+    pub(crate) dialects: Dialects,
+}
+
+impl TopicId {
+    pub(crate) const fn new(slot: Ref) -> Self {
+        Self { slot, dialects: Dialects::Line }
+    }
+
+    /// The same topic, for a listener that takes both dialects.
+    #[must_use]
+    pub const fn mixed(self) -> Self {
+        Self { dialects: Dialects::Mixed, ..self }
+    }
+}
+
+/// What a listener takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Dialects {
+    Line,
+    Native,
+    Mixed,
+}
 
 /// A slot of a lent table, or none. All zeros is none, so that zeroed memory is an empty list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Zeroable)]

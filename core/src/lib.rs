@@ -6,6 +6,8 @@
 //! is the queue.
 #![no_std]
 #![forbid(unsafe_code)]
+// Slots have the same fields whether anybody speaks the native dialect or not.
+#![cfg_attr(not(feature = "native-sessions"), allow(dead_code))]
 #![warn(
     clippy::arithmetic_side_effects,
     clippy::wildcard_enum_match_arm,
@@ -26,6 +28,7 @@
     )
 )]
 
+mod access;
 mod chain;
 mod cursor;
 mod event;
@@ -49,11 +52,14 @@ mod time;
 mod topic;
 mod wheel;
 
+pub use access::{Access, Right};
 pub use cursor::Cursor;
 pub use event::{Event, NotRelayed, Reason};
 pub use fault::{ConfigError, PeerFault, Refusal};
 pub use id::{ConnId, TopicId};
-pub use limits::{COALESCE_MAX, LagRule, Limits, LineLimits, QuarantineLimits, RESERVE, Slowdown};
+pub use limits::{
+    COALESCE_MAX, LagRule, Limits, LineLimits, NativeLimits, QuarantineLimits, RESERVE, Slowdown,
+};
 pub use link::{
     Far, Feed, HEADER as LINK_HEADER, LinkSlots, LinkTaken, Peer, Ring, SHARDS_MAX, home_of,
 };
@@ -61,6 +67,8 @@ pub use prefix::{Network, Prefix, PrefixBucket, PrefixSlot};
 pub use pump::{Carrier, Next, Started, pump, send};
 pub use quarantine::{Ban, Offence, Verdict};
 pub use rate::{Bucket, Rate};
+#[cfg(feature = "native-sessions")]
+pub use relay::{Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native, NativeSlots};
 pub use relay::{GATHER_MAX, Gather, Output, Relay, Remote, Show, Slots, Tap};
 pub use session::Session;
 pub use stats::{Counter, Stats};

@@ -1,6 +1,8 @@
 //! Every limit of a relay, with its unit, its default, and the reason for the number.
 
 use crate::fault::ConfigError;
+use crate::native::handshake::PUZZLE_BITS_MAX;
+use crate::native::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::time::Duration;
 
 /// What a reader's lag does when it passes its allowance.
@@ -50,6 +52,84 @@ pub struct LineLimits {
     /// Reference backpressure: a reader above so many queued messages for 5 s on end is closed and
     /// its address refused for [`QuarantineLimits::cooldown`]. Default none.
     pub disconnect_threshold_messages: Option<u64>,
+}
+
+/// Limits of the native dialect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NativeLimits {
+    /// Largest payload of a frame, in bytes. Default 64 KiB, at most 1 MiB.
+    pub payload_bytes_max: u32,
+    /// Messages per second and connection, twice as many as burst. Default 1,000; 0: no limit.
+    pub messages_per_second: u32,
+    /// Bytes of frames per second and connection, at least 64 each; a second's as burst. Default
+    /// 8 MiB; 0: no limit.
+    pub bytes_per_second: u32,
+    /// Deliveries that a connection may cause per second. Default 1,000,000; 0: no limit.
+    pub deliveries_per_second: u32,
+    /// What a topic keeps for who comes later or comes back. Default 256 KiB; 0: nothing.
+    pub retention_bytes: u32,
+    /// For how long. Default 60 s.
+    pub retention: Duration,
+    /// How long a session waits for its resume after its connection was lost. Default 60 s.
+    pub resume: Duration,
+    /// How long a session can be resumed in all. Default 24 h.
+    pub resume_total: Duration,
+    /// Sessions of one identity, one for each of its devices. Default 4.
+    pub sessions_per_identity: u32,
+    /// Topics that one connection may have open at once. Default 64.
+    pub subscriptions: u32,
+    /// Bits of the puzzle that a stranger is asked for. Default 0, at most 22.
+    pub puzzle_bits: u8,
+    /// The same while the relay is loaded. Default 16.
+    pub puzzle_bits_loaded: u8,
+    /// Full handshakes per second from one prefix, twice as many as burst. Default 20.
+    pub handshakes_per_second: u32,
+    /// Full handshakes per second in all. Default 2,000.
+    pub handshakes_total_per_second: u32,
+    /// The first byte must have come within so long. Default 2 s.
+    pub first_byte: Duration,
+    /// The handshake must be over within so long. Default 5 s.
+    pub handshake: Duration,
+    /// A client that says nothing for so long is asked whether it is there. Default 30 s.
+    pub ping: Duration,
+    /// One from which nothing came for so long is gone. Default 90 s.
+    pub silence: Duration,
+    /// Bytes that may wait for one connection from its peers. Default 256 KiB.
+    pub direct_bytes: u32,
+    /// On a listener of both dialects, silence of so long is the line dialect. Default 3 s.
+    pub decide: Duration,
+}
+
+impl NativeLimits {
+    /// What a server starts with.
+    pub const DEFAULT: Self = Self {
+        payload_bytes_max: 64 << 10,
+        messages_per_second: 1_000,
+        bytes_per_second: 8 << 20,
+        deliveries_per_second: 1_000_000,
+        retention_bytes: 256 << 10,
+        retention: Duration::from_secs(60),
+        resume: Duration::from_secs(60),
+        resume_total: Duration::from_secs(24 * 3_600),
+        sessions_per_identity: 4,
+        subscriptions: 64,
+        puzzle_bits: 0,
+        puzzle_bits_loaded: 16,
+        handshakes_per_second: 20,
+        handshakes_total_per_second: 2_000,
+        first_byte: Duration::from_secs(2),
+        handshake: Duration::from_secs(5),
+        ping: Duration::from_secs(30),
+        silence: Duration::from_secs(90),
+        direct_bytes: 256 << 10,
+        decide: Duration::from_secs(3),
+    };
+
+    /// Bytes of the longest record that a client may send.
+    pub(crate) const fn record_bytes_max(&self) -> u64 {
+        (self.payload_bytes_max as u64)
+            .saturating_add((RECORD_HEADER_BYTES + FRAME_HEADER_BYTES) as u64)
+    }
 }
 
 /// Limits of the quarantine.
@@ -129,6 +209,8 @@ pub struct Limits {
     pub report_messages: bool,
     /// Limits of the line dialect.
     pub line: LineLimits,
+    /// Limits of the native dialect.
+    pub native: NativeLimits,
     /// Limits of the quarantine.
     pub quarantine: QuarantineLimits,
 }
@@ -172,6 +254,7 @@ impl Limits {
             flow_control: None,
             disconnect_threshold_messages: None,
         },
+        native: NativeLimits::DEFAULT,
         quarantine: QuarantineLimits {
             threshold_points: 100,
             point: Duration::from_secs(6),
@@ -218,6 +301,37 @@ impl Limits {
         crate::link::HEADER.saturating_add(self.line.envelope_bytes_max as usize)
     }
 
+    /// Bytes that one log can hold.
+    const fn log_bytes_max(&self) -> u64 {
+        let blocks = (self.block_bytes as u64).saturating_mul(self.blocks as u64) / 2;
+        let quiet = self.quiet_log_bytes as u64;
+        let segments = (self.segment_bytes as u64).saturating_mul(self.segments as u64);
+        if quiet < blocks { quiet } else { blocks }.saturating_add(segments)
+    }
+
+    /// Whether a relay can speak the native dialect to these limits.
+    ///
+    /// # Errors
+    /// The operator's: the field that is out of its bounds.
+    pub const fn check_native(&self) -> Result<(), ConfigError> {
+        let native = &self.native;
+        if native.payload_bytes_max < 1_024
+            || native.payload_bytes_max > 1 << 20
+            || native.puzzle_bits > PUZZLE_BITS_MAX
+            || native.puzzle_bits_loaded > PUZZLE_BITS_MAX
+            || native.sessions_per_identity == 0
+            || native.subscriptions == 0
+        {
+            return Err(ConfigError::Native);
+        }
+        // As for an envelope: nobody could ever send it.
+        let frame = native.record_bytes_max();
+        if frame > self.pool_bytes() / 4 || frame > self.log_bytes_max() / 2 {
+            return Err(ConfigError::NativeBytes);
+        }
+        Ok(())
+    }
+
     /// Whether a relay can be built to these limits.
     ///
     /// # Errors
@@ -249,11 +363,7 @@ impl Limits {
             return Err(ConfigError::EnvelopeBytes);
         }
         // Nor if one log could never hold it: what it has beyond its quiet start is in segments.
-        let blocks = (self.block_bytes as u64).saturating_mul(self.blocks as u64) / 2;
-        let quiet = self.quiet_log_bytes as u64;
-        let segments = (self.segment_bytes as u64).saturating_mul(self.segments as u64);
-        let log_bytes = if quiet < blocks { quiet } else { blocks }.saturating_add(segments);
-        if self.line.envelope_bytes_max as u64 > log_bytes / 2 {
+        if self.line.envelope_bytes_max as u64 > self.log_bytes_max() / 2 {
             return Err(ConfigError::EnvelopeBytes);
         }
         if self.share_bytes == 0

@@ -7,9 +7,9 @@
 //!                                                                                  |  cursor
 //!  readers <--- replica log <------log ring-------------------------------------- feed
 //! ```
-//! The log ring is always drained by its receiver. The publish ring may stall; then those who
-//! publish to that home are not read. A record is a header of [`HEADER`] bytes, little endian, and
-//! its bytes; it never leaves the process.
+//! The log ring is always drained by its receiver; so bans travel in it, too. The publish ring may
+//! stall; then those who publish to that home are not read. A record is a header of [`HEADER`]
+//! bytes, little endian, and its bytes; it never leaves the process.
 
 use bytemuck::Zeroable;
 
@@ -28,7 +28,7 @@ pub const HEADER: usize = 32;
 
 /// Runs of lines that can wait for one other shard.
 pub(crate) const RUNS: usize = 64;
-/// Bans that can wait for one other shard; more are counted as untold.
+/// Bans that can wait for one other shard; where there are more, the weakest give way.
 pub(crate) const BANS: usize = 32;
 /// Bytes of lines that wait for one other shard, before those who wrote them are not read.
 pub(crate) const OUT_BYTES_MAX: u64 = 256 << 10;
@@ -43,9 +43,9 @@ pub(crate) const TICKS_MAX: u8 = 10;
 /// Which of the two rings from one shard to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ring {
-    /// From a home to a replica: always drained.
+    /// From a home to a replica, and bans: always drained.
     Log,
-    /// To a home: lines, who reads, bans. It may stall.
+    /// To a home: lines, who reads. It may stall.
     Publish,
 }
 
@@ -145,6 +145,27 @@ where
         if self.is_empty() { None } else { self.items.get(self.index(0)) }
     }
 
+    /// All of them, oldest first.
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        (0..self.len).filter_map(|nth| self.items.get(self.index(nth)))
+    }
+
+    fn nth_mut(&mut self, nth: usize) -> Option<&mut T> {
+        let nth = u32::try_from(nth).ok().filter(|nth| *nth < self.len)?;
+        let at = self.index(nth);
+        self.items.get_mut(at)
+    }
+
+    /// Takes one out of the middle.
+    fn remove(&mut self, nth: usize) {
+        for at in 0..self.len as usize {
+            if let Some(item) = self.pop().filter(|_| at != nth) {
+                // There is room: it stood here.
+                let _ = self.push(item);
+            }
+        }
+    }
+
     pub(crate) fn last_mut(&mut self) -> Option<&mut T> {
         let at = self.index(self.len.checked_sub(1)?);
         self.items.get_mut(at)
@@ -190,6 +211,30 @@ pub struct Peer {
     /// It is dead, as far as is known; and it is yet to be told so.
     pub(crate) dead: u8,
     pub(crate) lost: u8,
+}
+
+impl Peer {
+    /// Notes a ban that the shard is to be told. Where too many wait, the weakest gives way, of
+    /// equals the oldest: who refuses nobody before who does. Gives whether nothing was lost.
+    pub(crate) fn note_ban(&mut self, note: BanNote) -> bool {
+        let same = self.bans.iter().position(|known| known.key == note.key);
+        if let Some(known) = same.and_then(|nth| self.bans.nth_mut(nth)) {
+            known.seconds = known.seconds.max(note.seconds);
+            known.strikes = known.strikes.max(note.strikes);
+            return true;
+        }
+        if self.bans.push(note) {
+            return true;
+        }
+        let weakest = self.bans.iter().enumerate().min_by_key(|(_, known)| known.seconds);
+        if let Some((nth, known)) = weakest
+            && known.seconds <= note.seconds
+        {
+            self.bans.remove(nth);
+            let _ = self.bans.push(note);
+        }
+        false
+    }
 }
 
 /// The cursor by which another shard reads a topic of ours.
@@ -261,7 +306,7 @@ pub(crate) mod kind {
     pub(crate) const SUBSCRIBE: u32 = 2;
     /// Publish ring: it has none any more.
     pub(crate) const UNSUBSCRIBE: u32 = 3;
-    /// Publish ring: an address was struck.
+    /// Log ring: an address was struck.
     pub(crate) const BAN: u32 = 4;
     /// Log ring: a replica begins.
     pub(crate) const START: u32 = 5;
@@ -389,5 +434,44 @@ mod tests {
             }
             assert!(row.is_empty() && row.pop().is_none());
         }
+    }
+
+    fn note(n: u8, seconds: u32) -> BanNote {
+        let key = Prefix::of([10, 0, 0, n].into());
+        BanNote { key, seconds, strikes: 1 + u32::from(seconds > 0) }
+    }
+
+    fn waiting(peer: &Peer) -> std::vec::Vec<(Prefix, u32)> {
+        peer.bans.iter().map(|note| (note.key, note.seconds)).collect()
+    }
+
+    #[test]
+    fn where_too_many_bans_wait_the_oldest_of_the_weakest_gives_way() {
+        let mut peer = Peer::zeroed();
+        // Not from the first place on: what is left stays in order over the end of the row.
+        assert!((0..9).all(|n| peer.note_ban(note(n, 0)) && peer.bans.pop().is_some()));
+        assert!(peer.note_ban(note(0, 240)));
+        assert!((1..32).all(|n| peer.note_ban(note(n, 0))));
+        assert!(!peer.note_ban(note(32, 0)), "one of 33 is lost");
+        assert!(!peer.note_ban(note(33, 960)));
+        let mut due = std::vec![(note(0, 0).key, 240)];
+        due.extend((3..33).map(|n| (note(n, 0).key, 0)));
+        due.push((note(33, 0).key, 960));
+        assert_eq!(waiting(&peer), due);
+        // All of them are bans: a strike that only slows is the one that is lost.
+        assert!((34..64).all(|n| !peer.note_ban(note(n, 240))));
+        let before = waiting(&peer);
+        assert!(before.iter().all(|(_, seconds)| *seconds >= 240));
+        assert!(!peer.note_ban(note(99, 0)));
+        assert_eq!(waiting(&peer), before);
+    }
+
+    #[test]
+    fn who_is_struck_again_has_one_place_and_the_longer_ban() {
+        let mut peer = Peer::zeroed();
+        assert!((0..100).all(|round| peer.note_ban(note(round % 4, u32::from(round)))));
+        assert!(peer.note_ban(note(0, 7)));
+        let due = [0, 1, 2, 3].map(|n| (note(n, 0).key, 96 + u32::from(n)));
+        assert_eq!(waiting(&peer), due);
     }
 }

@@ -94,6 +94,11 @@ impl Log {
         Ok(())
     }
 
+    /// Whether `author` can append so much without another link.
+    pub(crate) fn has_room<P: Pool>(&self, memory: &Memory<'_, P>, author: Ref, len: u32) -> bool {
+        len <= self.room(memory, author)
+    }
+
     /// Bytes that `author` can write to the newest link.
     fn room<P: Pool>(&self, memory: &Memory<'_, P>, author: Ref) -> u32 {
         let Some(newest) = self.newest.some() else { return 0 };
@@ -281,18 +286,24 @@ impl Log {
             if link.cursors.is_some() && !cfg!(wardline_mutant = "link_freed_early") {
                 return;
             }
-            let next = link.next;
-            self.links = self.links.saturating_sub(1);
-            memory.give(oldest, Purpose::Output);
-            if oldest == self.newest {
-                // No cursor is behind: every reader waits at the head.
-                self.oldest = Ref::NONE;
-                self.newest = Ref::NONE;
-                self.author = Ref::NONE;
-                self.stretch_before = core::mem::take(&mut self.stretch);
-            } else {
-                self.oldest = next;
-            }
+            self.drop_oldest(memory);
+        }
+    }
+
+    /// Frees the oldest link, in or before which no cursor stands.
+    pub(crate) fn drop_oldest<P: Pool>(&mut self, memory: &mut Memory<'_, P>) {
+        let oldest = self.oldest;
+        let next = memory.at(oldest).next;
+        self.links = self.links.saturating_sub(1);
+        memory.give(oldest, Purpose::Output);
+        if oldest == self.newest {
+            // No cursor is behind: every reader waits at the head.
+            self.oldest = Ref::NONE;
+            self.newest = Ref::NONE;
+            self.author = Ref::NONE;
+            self.stretch_before = core::mem::take(&mut self.stretch);
+        } else {
+            self.oldest = next;
         }
     }
 

@@ -112,6 +112,8 @@ pub struct PrefixSlot {
     /// The youngest of them; the others follow in the sessions.
     pub(crate) youngest: Ref,
     pub(crate) connects: Bucket,
+    /// Full handshakes.
+    pub(crate) handshakes: Bucket,
     /// Readers of it that were cut.
     pub(crate) cuts: Bucket,
     next: Ref,

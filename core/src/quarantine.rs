@@ -45,6 +45,16 @@ pub enum Offence {
     Flapping = 6,
     /// HTTP on a port of the line dialect.
     WrongDialect = 7,
+    /// A message of a handshake that is not one, or came when it may not.
+    Handshake = 8,
+    /// It did not prove who it is.
+    Signature = 9,
+    /// A puzzle that was not solved.
+    Puzzle = 10,
+    /// A handshake that was not finished in time.
+    HandshakeTimeout = 11,
+    /// A record whose header, number or tag is wrong.
+    Record = 12,
 }
 
 impl Offence {
@@ -55,7 +65,9 @@ impl Offence {
             Self::BadUtf8 | Self::LineTooLong | Self::WrongDialect => 15,
             Self::Unfinished | Self::SlowReader => 10,
             Self::Rate => 5,
-            Self::Flapping => 20,
+            Self::Flapping | Self::Signature | Self::Puzzle => 20,
+            Self::Handshake => 25,
+            Self::HandshakeTimeout | Self::Record => 5,
         }
     }
 }

@@ -15,6 +15,11 @@ mod input;
 mod leave;
 mod link;
 mod link_in;
+#[cfg(feature = "native-sessions")]
+mod native;
+#[cfg(not(feature = "native-sessions"))]
+#[path = "relay/no_native.rs"]
+mod native;
 mod output;
 mod patience;
 mod pressure;
@@ -37,6 +42,8 @@ use crate::time::Instant;
 use crate::topic::Topic;
 use crate::wheel::{Wheel, WheelSlot};
 
+#[cfg(feature = "native-sessions")]
+pub use native::{Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native, NativeSlots};
 pub(crate) use patience::Patience;
 
 /// The most ranges in one send.
@@ -113,13 +120,15 @@ impl core::fmt::Debug for Tap<'_> {
 pub struct Gather {
     pub(crate) ranges: heapless::Vec<Range, GATHER_MAX>,
     pub(crate) bytes: u32,
+    /// There is more for the connection than was put in here.
+    pub(crate) more: bool,
 }
 
 impl Gather {
     /// Nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { ranges: heapless::Vec::new(), bytes: 0 }
+        Self { ranges: heapless::Vec::new(), bytes: 0, more: false }
     }
 
     /// The ranges of the pool.
@@ -132,6 +141,12 @@ impl Gather {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes as usize
+    }
+
+    /// Whether there is more to be sent, once this was, although it is less than a send may have.
+    #[must_use]
+    pub const fn is_followed(&self) -> bool {
+        self.more
     }
 
     /// Whether there was room; a range that follows another without a hole is made one with it.
@@ -157,6 +172,7 @@ impl Gather {
     pub(crate) fn clear(&mut self) {
         self.ranges.clear();
         self.bytes = 0;
+        self.more = false;
     }
 }
 
@@ -223,6 +239,8 @@ pub struct Relay<'s, P> {
     hand: u32,
     /// The other shards of the process, if there are any.
     links: link::Links<'s>,
+    /// Native sessions, if it has any.
+    natives: native::Natives<'s>,
 }
 
 impl<'s, P: Pool> Relay<'s, P> {
@@ -298,6 +316,7 @@ impl<'s, P: Pool> Relay<'s, P> {
             draining: None,
             hand: 0,
             links: link::Links::none(),
+            natives: native::Natives::none(),
             limits,
         })
     }
@@ -314,12 +333,14 @@ impl<'s, P: Pool> Relay<'s, P> {
             .map(Ref::of)
             .find(|slot| self.topics.at(*slot).name() == name.as_bytes());
         if let Some(slot) = known {
-            return Ok(TopicId(slot));
+            return Ok(TopicId::new(slot));
         }
         let slot = self.topics.take().ok_or(ConfigError::Full)?;
+        topic.bound = 1;
         *self.topics.at_mut(slot) = topic;
         self.settle_home(slot);
-        Ok(TopicId(slot))
+        self.enter_name(slot);
+        Ok(TopicId::new(slot))
     }
 
     /// What it was built to.
@@ -361,7 +382,7 @@ impl<'s, P: Pool> Relay<'s, P> {
     /// The name of a topic.
     #[must_use]
     pub fn topic_name(&self, topic: TopicId) -> &[u8] {
-        self.topics.at(topic.0).name()
+        self.topics.at(topic.slot).name()
     }
 
     /// How much the next receive of a connection may bring; 0: do not read it.
@@ -407,7 +428,15 @@ impl<'s, P: Pool> Relay<'s, P> {
             let again = self.backlog.first().is_some()
                 || self.draining_goes_on()
                 || self.links.unblocked(self.memory.freed);
-            return Output::Wait(if again { Some(self.now) } else { self.wheel.next() });
+            if again {
+                return Output::Wait(Some(self.now));
+            }
+            let sweep_at = self.natives.sweep_at;
+            let next = self.wheel.next();
+            return Output::Wait(match sweep_at {
+                Instant::NEVER => next,
+                at => Some(next.map_or(at, |next| next.min(at))),
+            });
         }
     }
 

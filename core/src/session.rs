@@ -85,7 +85,11 @@ bits! {
     // The senders of its topic are slowed for it.
     PACING,
     // It waits for more to come before it is sent to.
-    PATIENT
+    PATIENT,
+    // It speaks the native dialect.
+    NATIVE,
+    // Which dialect it speaks is not known yet.
+    UNDECIDED
 }
 
 /// Where a connection stands in its life.
@@ -225,6 +229,14 @@ impl Timed for Session {
 }
 
 impl Session {
+    /// Whether nothing has come from it yet.
+    pub(crate) const fn is_silent(&self) -> bool {
+        !self.flags.has(Flags::SPOKE)
+            && !self.flags.has(Flags::SKIPPING)
+            && !self.flags.has(Flags::BACKLOG)
+            && self.input.is_empty()
+    }
+
     /// Whether it is yet to be told of messages that it missed.
     pub(crate) const fn has_gap(&self) -> bool {
         self.gap_from < self.gap_to

@@ -140,8 +140,42 @@ stats! {
     links_lost,
     /// Strikes that another shard told.
     bans_from_shards,
-    /// Strikes that other shards were not told, for too many were waiting.
+    /// Strikes that another shard was not told, for too many were waiting: the weakest of them.
     bans_untold,
+    /// Full handshakes whose signature was checked.
+    handshakes,
+    /// Handshakes that came to nothing.
+    handshakes_refused,
+    /// Sessions that went on over a new connection.
+    resumes,
+    /// Connections whose session a later one took.
+    superseded,
+    /// Sessions forgotten because their client did not come back in time.
+    sessions_expired,
+    /// Sessions forgotten because others needed the room.
+    sessions_evicted,
+    /// CLOSEs received.
+    closes,
+    /// Native connections ended for a record that was wrong.
+    record_faults,
+    /// Control values received.
+    controls,
+    /// Questions answered with no.
+    asks_refused,
+    /// Messages not taken, each told to its sender.
+    nacks,
+    /// Messages passed from one session to another.
+    directs,
+    /// Credit for streams that found nobody to be given to.
+    credits_dropped,
+    /// Times that a native sender was out of tokens.
+    native_held,
+    /// Frames appended to logs.
+    frames_appended,
+    /// Records over stretches of logs.
+    batches,
+    /// Of those, the ones whose digest another reader had needed before.
+    digests_shared,
     /// Events that found the ring full.
     events_dropped,
 }

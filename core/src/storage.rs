@@ -7,6 +7,7 @@ use bytemuck::Zeroable;
 
 use crate::fault::invariant_failed;
 use crate::id::Ref;
+use crate::time::Instant;
 
 /// A run of bytes in the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,8 +162,13 @@ pub struct Link {
     pub(crate) cursors: Ref,
     /// The log's position of its first byte.
     pub(crate) base: u64,
-    /// Messages that ended before `base`.
+    /// Messages that ended before `base`; of a log of frames, the number of the first that begins
+    /// in it, where one does.
     pub(crate) messages: u64,
+    /// When it was last written to; logs of frames only.
+    pub(crate) written_at: Instant,
+    /// Where the first frame begins in it, plus one; 0: none does. Logs of frames only.
+    pub(crate) first: u32,
 }
 
 /// What a piece of memory is taken for. Only the second is bounded to half of the blocks, so that

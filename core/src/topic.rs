@@ -46,6 +46,22 @@ pub struct Topic {
     pub(crate) publishers_before: u32,
     /// The next of the topics that this turn appended to; or of the free ones.
     pub(crate) touched_next: Ref,
+    /// What its native readers are sent, frames instead of lines.
+    pub(crate) frames: Log,
+    /// Native cursors at the head of that.
+    pub(crate) frames_waiting: Ref,
+    /// Native readers.
+    pub(crate) readers: u32,
+    /// Native connections that have it open, readers among them.
+    pub(crate) opened: u32,
+    /// Native readers that are told who comes and goes.
+    pub(crate) watchers: u32,
+    /// Which topic of this name it is, since others had it before.
+    pub(crate) epoch: u64,
+    /// A listener is bound to it: it stays.
+    pub(crate) bound: u8,
+    /// The next one whose name falls into the same bucket.
+    pub(crate) name_next: Ref,
 }
 
 impl Slot for Topic {
@@ -95,6 +111,16 @@ impl Topic {
     /// Whether a message may not simply be appended, while links are `full` or not.
     pub(crate) const fn asks_links(&self, full: bool) -> bool {
         (self.home != 0) | full
+    }
+
+    /// Whether what is published is to be kept for native clients.
+    pub(crate) const fn wants_frames(&self, retention_bytes: u32) -> bool {
+        self.readers > 0 || (retention_bytes > 0 && (self.opened > 0 || !self.frames.is_empty()))
+    }
+
+    /// Whether it is there for native clients.
+    pub(crate) const fn speaks_native(&self) -> bool {
+        self.opened > 0 || !self.frames.is_empty()
     }
 
     /// Begins to count anew where `turn` is another one.

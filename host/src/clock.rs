@@ -57,6 +57,13 @@ impl fmt::Display for EntropyError {
 
 impl std::error::Error for EntropyError {}
 
+/// The wall clock, in milliseconds since 1970. Clients are shown it, and nothing else hangs on it.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// 32 random bytes of the operating system: the boot secret of a relay.
 ///
 /// # Errors

@@ -3,11 +3,13 @@
 //! carries.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod bells;
 pub mod clock;
 pub mod counters;
 pub mod events;
 pub mod files;
+pub mod keys;
 pub mod links;
 pub mod logging;
 pub mod messages;

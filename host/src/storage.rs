@@ -4,9 +4,11 @@ use std::fmt;
 
 use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_slice_box;
+use wardline_core::native::SigningKey;
 use wardline_core::{
-    Ban, Cursor, Event, Far, Feed, Limits, Link, LinkSlots, Network, Peer, PrefixBucket,
-    PrefixSlot, RESERVE, Session, Slots, Tap, Topic, WheelSlot,
+    Access, Ban, Cursor, Digest, Entry, EntryBucket, Event, Far, Feed, HalfOpen, Limits, Link,
+    LinkSlots, NameBucket, Native, NativeSlots, Network, Peer, PrefixBucket, PrefixSlot, RESERVE,
+    Session, Slots, Tap, Topic, WheelSlot,
 };
 
 use crate::settings::Settings;
@@ -23,6 +25,12 @@ const EVENTS: usize = 1_024;
 
 /// Bans are looked for in sets of so many.
 const BAN_SET: usize = 8;
+
+/// Topics that native clients have open, all together.
+const SUBSCRIPTIONS: usize = 65_536;
+
+/// Stretches of logs whose digests are remembered.
+const DIGESTS: usize = 256;
 
 /// How many slots of each kind are lent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +59,20 @@ pub struct Sizes {
     pub feeds: usize,
     /// Topics of other shards.
     pub fars: usize,
+    /// Native connections: none, or as many as sessions.
+    pub natives: usize,
+    /// Native sessions that live or can be resumed, and as many buckets.
+    pub entries: usize,
+    /// Handshakes that can be under way.
+    pub half_open: usize,
+    /// Buckets of topics by name.
+    pub names: usize,
+    /// Digests that readers share.
+    pub digests: usize,
+    /// Bytes where native records are made whole.
+    pub native_scratch: usize,
+    /// Bytes where native payloads are made text.
+    pub native_text: usize,
     /// Bytes of the scratch area.
     pub scratch: usize,
     /// Bytes of the pool.
@@ -71,9 +93,19 @@ impl Sizes {
         let linked = if shards > 1 { topics } else { 0 };
         let sessions = limits.connections as usize + RESERVE as usize;
         let bans = |entries: u32| (entries as usize).next_multiple_of(BAN_SET);
+        let native = shards == 1 && settings.speaks_native();
+        let only = |size: usize| if native { size } else { 0 };
+        let entries = settings.native.resume_entries as usize + sessions;
         Self {
             sessions,
-            cursors: sessions + topics * (shards - 1),
+            cursors: sessions + topics * (shards - 1) + only(SUBSCRIPTIONS),
+            natives: only(sessions),
+            entries: only(entries),
+            half_open: only(settings.native.half_open as usize),
+            names: only(topics),
+            digests: only(DIGESTS),
+            native_scratch: only(bytes(NativeSlots::scratch_bytes(limits))),
+            native_text: only(limits.line.envelope_bytes_max as usize / 2 * 3 + 3),
             topics,
             links: limits.blocks as usize + limits.segments as usize,
             bans_v4: bans(settings.quarantine.entries_v4),
@@ -91,7 +123,7 @@ impl Sizes {
 
     /// Each table by name: how many slots, and how large one is.
     #[must_use]
-    pub fn tables(&self) -> [(&'static str, usize, usize); 16] {
+    pub fn tables(&self) -> [(&'static str, usize, usize); 24] {
         [
             ("sessions", self.sessions, size_of::<Session>()),
             ("cursors", self.cursors, size_of::<Cursor>()),
@@ -107,6 +139,14 @@ impl Sizes {
             ("shards", self.peers, size_of::<Peer>()),
             ("feeds", self.feeds, size_of::<Feed>()),
             ("topics elsewhere", self.fars, size_of::<Far>()),
+            ("native connections", self.natives, size_of::<Native>()),
+            ("native sessions", self.entries, size_of::<Entry>()),
+            ("native session buckets", self.entries, size_of::<EntryBucket>()),
+            ("handshakes", self.half_open, size_of::<HalfOpen>()),
+            ("topic names", self.names, size_of::<NameBucket>()),
+            ("digests", self.digests, size_of::<Digest>()),
+            ("native scratch", self.native_scratch, 1),
+            ("native text", self.native_text, 1),
             ("scratch", self.scratch, 1),
             ("pool", self.pool, 1),
         ]
@@ -129,9 +169,30 @@ pub struct Lent {
     peers: Box<[Peer]>,
     feeds: Box<[Feed]>,
     fars: Box<[Far]>,
+    natives: Box<[Native]>,
+    entries: Box<[Entry]>,
+    entry_buckets: Box<[EntryBucket]>,
+    half_open: Box<[HalfOpen]>,
+    names: Box<[NameBucket]>,
+    digests: Box<[Digest]>,
+    native_scratch: Box<[u8]>,
+    native_text: Box<[u8]>,
     scratch: Box<[u8]>,
     pool: Box<[u8]>,
     exempt: Box<[Network]>,
+}
+
+/// All that a relay is lent.
+#[derive(Debug)]
+pub struct Loan<'s> {
+    /// What every relay has.
+    pub slots: Slots<'s>,
+    /// What one of several has.
+    pub links: LinkSlots<'s>,
+    /// What one that speaks the native dialect has.
+    pub native: Option<NativeSlots<'s>>,
+    /// The byte memory.
+    pub pool: &'s mut [u8],
 }
 
 impl Lent {
@@ -155,6 +216,14 @@ impl Lent {
             peers: zeroed("shards", sizes.peers)?,
             feeds: zeroed("feeds", sizes.feeds)?,
             fars: zeroed("topics elsewhere", sizes.fars)?,
+            natives: zeroed("native connections", sizes.natives)?,
+            entries: zeroed("native sessions", sizes.entries)?,
+            entry_buckets: zeroed("native session buckets", sizes.entries)?,
+            half_open: zeroed("handshakes", sizes.half_open)?,
+            names: zeroed("topic names", sizes.names)?,
+            digests: zeroed("digests", sizes.digests)?,
+            native_scratch: zeroed("native scratch", sizes.native_scratch)?,
+            native_text: zeroed("native text", sizes.native_text)?,
             scratch: zeroed("scratch", sizes.scratch)?,
             pool: zeroed("pool", sizes.pool)?,
             exempt: exempt.into(),
@@ -164,12 +233,13 @@ impl Lent {
     /// Lends it: the tables, and the byte memory. Nobody is shown the messages until the caller
     /// sets `tap`.
     pub fn lend(&mut self) -> (Slots<'_>, &mut [u8]) {
-        let (slots, _, pool) = self.lend_all();
+        let Loan { slots, pool, .. } = self.lend_all(None);
         (slots, pool)
     }
 
-    /// The same, and the tables of links between them.
-    pub fn lend_all(&mut self) -> (Slots<'_>, LinkSlots<'_>, &mut [u8]) {
+    /// The same, with the tables of links between shards, and those of native sessions where there
+    /// is somebody to be.
+    pub fn lend_all<'s>(&'s mut self, who: Option<(&'s [SigningKey], &'s dyn Access)>) -> Loan<'s> {
         let slots = Slots {
             sessions: &mut self.sessions,
             cursors: &mut self.cursors,
@@ -188,7 +258,19 @@ impl Lent {
         };
         let links =
             LinkSlots { peers: &mut self.peers, feeds: &mut self.feeds, fars: &mut self.fars };
-        (slots, links, &mut self.pool)
+        let native = who.filter(|_| !self.natives.is_empty()).map(|(keys, access)| NativeSlots {
+            conns: &mut self.natives,
+            entries: &mut self.entries,
+            entry_buckets: &mut self.entry_buckets,
+            half_open: &mut self.half_open,
+            name_buckets: &mut self.names,
+            digests: &mut self.digests,
+            scratch: &mut self.native_scratch,
+            text: &mut self.native_text,
+            keys,
+            access,
+        });
+        Loan { slots, links, native, pool: &mut self.pool }
     }
 }
 
@@ -268,7 +350,25 @@ mod tests {
         let sizes = Sizes::of(&limits, &settings);
         assert_eq!((sizes.sessions, sizes.links, sizes.bans_v4), (37, 72, 16));
         let mut lent = Lent::reserve(&sizes, &settings.quarantine.exempt).unwrap();
-        let (slots, links, pool) = lent.lend_all();
+        let key = [SigningKey::from_seed(&[1; 32])];
+        struct Nobody;
+        impl Access for Nobody {
+            fn may(
+                &self,
+                _: &wardline_core::native::Identity,
+                _: std::net::IpAddr,
+                _: wardline_core::Right,
+                _: &[u8],
+            ) -> bool {
+                false
+            }
+
+            fn version(&self) -> u32 {
+                1
+            }
+        }
+        let Loan { slots, links, native, pool } = lent.lend_all(Some((&key, &Nobody)));
+        let native = native.expect("the default listeners take native clients");
         let tables = [
             size_of_val(slots.sessions),
             size_of_val(slots.cursors),
@@ -284,6 +384,14 @@ mod tests {
             size_of_val(links.peers),
             size_of_val(links.feeds),
             size_of_val(links.fars),
+            size_of_val(native.conns),
+            size_of_val(native.entries),
+            size_of_val(native.entry_buckets),
+            size_of_val(native.half_open),
+            size_of_val(native.name_buckets),
+            size_of_val(native.digests),
+            size_of_val(native.scratch),
+            size_of_val(native.text),
             size_of_val(slots.scratch),
             size_of_val(pool),
         ];

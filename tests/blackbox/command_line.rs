@@ -2,7 +2,22 @@
 
 use crate::harness::{Outcome, wardline};
 
-const COMMANDS: [&str; 6] = ["serve", "check", "plan", "engines", "completions", "man"];
+const COMMANDS: [&str; 14] = [
+    "serve",
+    "check",
+    "plan",
+    "engines",
+    "keygen",
+    "pub",
+    "sub",
+    "req",
+    "reply",
+    "who",
+    "rtt",
+    "bench",
+    "completions",
+    "man",
+];
 
 fn run(arguments: &[&str]) -> Outcome {
     Outcome::of(wardline().args(arguments))
@@ -34,6 +49,7 @@ fn help_names_every_command_and_every_flag_of_serve() {
         "--config",
         "--test-config",
         "--listen",
+        "--key",
         "--engine",
         "--shards",
         "--set",
@@ -79,7 +95,7 @@ fn there_are_completions_for_the_usual_shells() {
     for shell in ["bash", "zsh", "fish"] {
         let outcome = run(&["completions", shell]);
         assert_eq!(outcome.code, Some(0), "{shell}: {outcome:?}");
-        for word in ["wardline", "check", "ports-file"] {
+        for word in ["wardline", "check", "ports-file", "keygen", "known-hosts"] {
             assert!(outcome.stdout.contains(word), "{shell}: no {word}");
         }
     }
@@ -90,7 +106,7 @@ fn there_is_a_manual_page() {
     let outcome = run(&["man"]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.stdout.contains(".TH"), "{}", outcome.stdout);
-    for word in ["wardline", "serve", "check", "plan"] {
+    for word in ["wardline", "serve", "check", "plan", "reply", "bench"] {
         assert!(outcome.stdout.contains(word), "no {word}");
     }
 }

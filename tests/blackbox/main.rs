@@ -10,6 +10,7 @@
 mod harness;
 
 mod command_line;
+mod commands;
 mod crowd;
 mod engines;
 mod http;
@@ -19,6 +20,15 @@ mod limits;
 mod line;
 mod logs;
 mod memory;
+mod native;
+mod native_cuts;
+mod native_daemons;
+mod native_dialects;
+mod native_ends;
+mod native_mixed;
+mod native_rights;
+mod native_slow;
+mod native_wire;
 mod patience;
 mod quarantine;
 mod rate;

@@ -217,3 +217,67 @@ fn newcomers_go_where_there_are_fewer() {
         drop((crowd, more));
     });
 }
+
+#[cfg(all(target_os = "linux", not(wardline_portable)))]
+mod broken {
+    use std::os::unix::process::ExitStatusExt;
+    use std::time::{Duration, Instant};
+
+    use rustix::process::Signal;
+
+    use super::*;
+    use crate::harness::{PATIENCE, engines, forbidden};
+
+    /// Says something again and again until the process has ended, as it must. What the ring to the
+    /// other shard holds waits for nobody; so it is much.
+    fn talk_until_the_end(relay: &mut Relay, mut speaker: Client) {
+        let deadline = Instant::now() + PATIENCE;
+        let line = [&[b'x'; 8_000][..], b"\n"].concat();
+        while relay.is_running() {
+            assert!(Instant::now() < deadline, "it goes on as if nothing had happened");
+            let _ = speaker.try_send(&line);
+            thread::sleep(Duration::from_millis(20));
+        }
+        // Whoever is left is let go.
+        let _ = speaker.rest();
+    }
+
+    #[test]
+    fn a_shard_that_fails_ends_the_process_with_a_message() {
+        // Only a ring can be made to fail for one shard from outside.
+        if !engines().contains(&"ring") {
+            eprintln!("SKIPPED: the ring engine cannot run here");
+            return;
+        }
+        let launch = Launch::talkative("ring").shards(2);
+        let mut relay = launch.spawned_by(forbidden::enter_of_many_eperm).start();
+        let speaker = relay.dial_shard(0).connect();
+        let began = Instant::now();
+        // So many that they are not sent to by one call.
+        let crowd: Vec<_> = (0..100).map(|_| relay.dial_shard(1).connect()).collect();
+        talk_until_the_end(&mut relay, speaker);
+        assert!(began.elapsed() < Duration::from_secs(8), "not for want of signs of life");
+        assert_eq!(relay.wait(PATIENCE).code(), Some(1));
+        let said = "wardline: engine ring: Operation not permitted";
+        assert!(relay.log().contains(said), "no word of it");
+        drop(crowd);
+    }
+
+    #[test]
+    fn a_shard_that_is_gone_without_a_word_is_not_waited_for() {
+        on_each_engine(|engine| {
+            let launch = Launch::talkative(engine).shards(2);
+            let mut relay = launch.spawned_by(forbidden::shutdown_kills_thread).start();
+            let mut speaker = relay.dial_shard(0).connect();
+            let [mut reader, mut last] = [1, 1].map(|shard| relay.dial_shard(shard).connect());
+            relay.seat([&mut speaker, &mut reader, &mut last]);
+            // Its stream is ended, which that thread does not live to tell.
+            let _ = last.try_send(b"\xff\n");
+            talk_until_the_end(&mut relay, speaker);
+            let status = relay.wait(PATIENCE);
+            // What fails by a panic is not unwound.
+            assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status}");
+            assert!(relay.log().contains("no sign of life for ten seconds"), "no word of it");
+        });
+    }
+}

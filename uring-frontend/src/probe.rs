@@ -28,7 +28,7 @@ impl fmt::Display for Unfit {
 impl std::error::Error for Unfit {}
 
 /// An operation that an engine needs.
-type Operation = (u8, &'static str);
+pub(crate) type Operation = (u8, &'static str);
 
 /// Of the tokio-uring engine, and of the control thread of both.
 const OF_TOKIO_URING: [Operation; 8] = [
@@ -42,17 +42,13 @@ const OF_TOKIO_URING: [Operation; 8] = [
     (opcode::Read::CODE, "read"),
 ];
 
-/// Of the ring engine.
-const OF_RING: [Operation; 9] = [
-    (opcode::Accept::CODE, "accept"),
+/// Of the ring engine: these and no others.
+pub(crate) const OF_RING: [Operation; 5] = [
+    (opcode::PollAdd::CODE, "poll"),
     (opcode::Recv::CODE, "receive"),
     (opcode::Send::CODE, "send"),
     (opcode::SendMsg::CODE, "sendmsg"),
     (opcode::AsyncCancel::CODE, "cancel"),
-    (opcode::Close::CODE, "close"),
-    (opcode::Shutdown::CODE, "shutdown"),
-    (opcode::PollAdd::CODE, "poll"),
-    (opcode::MsgRingData::CODE, "message to a ring"),
 ];
 
 /// Whether the tokio-uring engine can run.
@@ -86,7 +82,11 @@ pub fn ring() -> Result<(), Unfit> {
         other => made(other)?,
     };
     let params = ring.params();
-    if !params.is_feature_nodrop() || !params.is_feature_ext_arg() {
+    if !params.is_feature_nodrop()
+        || !params.is_feature_ext_arg()
+        || !params.is_feature_submit_stable()
+        || !params.is_feature_skip_cqe_on_success()
+    {
         return Err(too_old("rings that lose nothing and can wait for a time", "6.1"));
     }
     operations(&ring, &OF_RING, "6.1")?;

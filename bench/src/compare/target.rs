@@ -14,12 +14,16 @@ use crate::wire::{Format, Role};
 use crate::{clients, process};
 
 /// All targets that are known, by name: which server, and which of Wardline's engines.
-pub const ALL: [(&str, Kind, &str); 8] = [
+pub const ALL: [(&str, Kind, &str); 12] = [
     ("blind", Kind::Blind, ""),
     ("blind-ring", Kind::BlindRing, ""),
     ("tokio", Kind::Wardline, "tokio"),
     ("ring", Kind::Wardline, "ring"),
     ("tokio-uring", Kind::Wardline, "tokio-uring"),
+    ("native-ring", Kind::Native, "ring"),
+    ("native-tokio", Kind::Native, "tokio"),
+    ("direct-ring", Kind::Direct, "ring"),
+    ("direct-tokio", Kind::Direct, "tokio"),
     ("nats", Kind::Nats, ""),
     ("redis", Kind::Redis, ""),
     ("mosquitto", Kind::Mosquitto, ""),
@@ -67,7 +71,7 @@ impl Target {
 
     /// Whether it is Wardline or a blind relay: what may not fail.
     pub fn is_ours(&self) -> bool {
-        matches!(self.spec.kind, Kind::Blind | Kind::BlindRing | Kind::Wardline)
+        self.spec.kind.is_ours()
     }
 
     /// How it is started; `base` is what is the same for all.

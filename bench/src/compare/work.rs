@@ -94,7 +94,9 @@ impl Work {
     pub fn impossible(&self, format: Format) -> Option<&'static str> {
         let workload = self.workload()?;
         let in_flight = workload.window.saturating_mul(workload.size as u64 + 1);
-        if format != Format::Plain {
+        if format == Format::Direct && (workload.publishers, workload.readers) != (1, 1) {
+            Some("from one peer to another is one to one")
+        } else if format != Format::Plain {
             None
         } else if workload.topics > 1 {
             Some("it knows no topics")

@@ -19,6 +19,8 @@ const DRAIN_TURNS_MAX: u32 = 20_000;
 /// Virtual time in which everything must have drained once the faults are over.
 const DRAINED_NS: u64 = 60_000_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
+/// The longest leap of time, in nanoseconds for each millisecond of an ordinary one.
+const LEAPS_MAX: u64 = 20_000_000;
 
 /// One ring.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ struct Wire {
     bytes: Vec<u8>,
     bytes_max: usize,
     skipped: u32,
+    /// Brought and not taken: it is brought again once there is more, or the relay says so.
+    left: usize,
 }
 
 /// The shards, and what is between them.
@@ -73,6 +77,7 @@ impl<'s, 'b> Cluster<'s, 'b> {
             bytes: Vec::new(),
             bytes_max: record * rng.pick(&[1, 1, 2, 16, 100]),
             skipped: 0,
+            left: 0,
         };
         let wires = (0..shards * shards * RINGS.len()).map(|_| wire(&mut rng)).collect();
         let carry_percent = rng.pick(&[100, 100, 60, 20, 5]);
@@ -131,7 +136,9 @@ impl<'s, 'b> Cluster<'s, 'b> {
         self.worlds[shard].step();
         if std::mem::take(&mut self.worlds[shard].wants_time) {
             let leap = self.worlds[shard].leap();
-            self.leap(leap);
+            // To what this one waits for, but not far beyond what others do.
+            let most = self.worlds[shard].side.plan.habits.leap_ms * LEAPS_MAX;
+            self.leap(leap.min(most));
             if self.rng.one_in(3) {
                 let now = self.worlds[shard].now();
                 self.worlds[shard].relay.handle_timeout(now);
@@ -198,6 +205,7 @@ impl<'s, 'b> Cluster<'s, 'b> {
             });
         }
         world.settled &= len == 0;
+        world.wants_links |= world.relay.link_again();
         world.check();
         self.wire(from, to, ring).bytes.extend(&room[..len]);
         len
@@ -208,9 +216,16 @@ impl<'s, 'b> Cluster<'s, 'b> {
     fn take(&mut self, from: usize, to: usize, ring: Ring, partly: bool) -> (usize, bool) {
         // Who leaves is known before others must give way.
         self.worlds[to].settle();
+        if std::mem::take(&mut self.worlds[to].wants_links) {
+            self.bring_all_again(to);
+        }
         let mut bytes = std::mem::take(&mut self.wire(from, to, ring).bytes);
         let part = partly && self.rng.one_in(3);
         let len = if part { self.rng.up_to(bytes.len()) } else { bytes.len() };
+        if len > 0 && len <= self.wire(from, to, ring).left {
+            self.wire(from, to, ring).bytes = bytes;
+            return (0, false);
+        }
         let world = &mut self.worlds[to];
         let (mut done, mut again) = (0, false);
         // No more at once than there are places for events.
@@ -239,8 +254,19 @@ impl<'s, 'b> Cluster<'s, 'b> {
             }
         }
         bytes.drain(..done);
-        self.wire(from, to, ring).bytes = bytes;
+        let wire = self.wire(from, to, ring);
+        wire.bytes = bytes;
+        wire.left = if again { 0 } else { len - done };
         (done, again)
+    }
+
+    /// The relay of a shard has said that what waits in the rings to it is to be brought again.
+    fn bring_all_again(&mut self, to: usize) {
+        for from in 0..self.worlds.len() {
+            for ring in RINGS {
+                self.wire(from, to, ring).left = 0;
+            }
+        }
     }
 
     /// Whatever the others do, a shard gets its log rings empty: it waits for nobody but itself.

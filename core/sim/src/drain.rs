@@ -134,6 +134,7 @@ impl World<'_, '_> {
                 Next::Again => self.wait = Some(now),
             }
             self.settled = short;
+            self.wants_links |= short && next == Next::Again;
         }
         self.after_drain();
     }
@@ -168,6 +169,7 @@ impl World<'_, '_> {
             let output = self.relay.poll_output();
             if let Output::Wait(at) = output {
                 self.wait = at;
+                self.wants_links |= at.is_some_and(|at| at <= now);
                 self.settled = true;
                 return;
             }

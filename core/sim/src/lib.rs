@@ -5,6 +5,7 @@
 //! queues). A seed replays bit for bit on any machine; so do the bytes of a fuzzer.
 #![forbid(unsafe_code)]
 
+mod agents;
 mod bucket;
 mod carrier;
 mod client;
@@ -29,6 +30,9 @@ mod verdicts;
 mod view;
 mod world;
 
+pub use agents::{
+    AGENT_OPS_DEFAULT, AgentOp, AgentsReport, State, States, run_agent_bytes, run_agents,
+};
 pub use lines::run_lines;
 pub use mutants::MUTANTS;
 pub use native::{run_native_handshake, run_native_records};

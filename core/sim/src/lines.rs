@@ -294,4 +294,25 @@ mod tests {
         assert_eq!(naive(b"a\n\xFF\nb\n").lines.len(), 1);
         assert!(naive(b"a\n\xFF\nb\n").faulty);
     }
+
+    /// A client that is closed and has ended its own stream already is not waited for.
+    #[test]
+    fn an_end_that_comes_with_a_fault() {
+        let mut lent = Lent::new();
+        let (slots, pool) = lent.slots();
+        let now = Instant::from_nanos(1);
+        let mut relay = Relay::new(LIMITS, slots, pool, [1; 32], now).expect("limits that fit");
+        let topic = relay.listen("main").expect("a topic");
+        let addr = SENDER.parse().expect("an address");
+        let sender = relay.handle_accept(now, Remote { addr, topic }).expect("a place");
+        relay.handle_input(now, sender, b"\xFF\n");
+        relay.handle_eof(now, sender);
+        let mut wires = Wires::new(sender, sender);
+        for _ in 0..4 {
+            let _ = pump(&mut relay, &mut wires, &mut Gather::new(), now);
+            relay.check();
+        }
+        assert!(wires.read.starts_with(b"Warning: "), "its farewell");
+        assert!(wires.ended, "and no time had to pass");
+    }
 }

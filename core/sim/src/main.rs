@@ -8,11 +8,17 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use wardline_sim::{MUTANTS, OPS_DEFAULT, Place, Places, Report, run_seed, trace};
+use wardline_sim::{
+    AGENT_OPS_DEFAULT, AgentsReport, MUTANTS, OPS_DEFAULT, Place, Places, Report, State,
+    run_agents, run_seed, trace,
+};
 
-/// How often each place must be reached, over so many seeds.
-const LEAST: u64 = 100;
+/// How often each place must be reached, over so many seeds, half of which are of lines.
+const LEAST: u64 = 50;
 const LEAST_SEEDS: u64 = 3_000;
+/// And each state of native sessions, over so many seeds.
+const LEAST_STATES: u64 = 1;
+const LEAST_AGENTS: u64 = 1_000;
 
 const USAGE: &str = "\
 sim: honest, slow and hostile clients in virtual time, against a naive model
@@ -20,7 +26,9 @@ sim: honest, slow and hostile clients in virtual time, against a naive model
   --seeds N          run N seeds (default 3000)
   --first N          begin at seed N (default 0)
   --seed N           run that seed alone
-  --ops N            steps of a seed (default 2000)
+  --agents           native sessions alone
+  --lines            lines alone
+  --ops N            steps of a seed (default 2000, of agents 3000)
   --jobs N           threads (default 2)
   --no-places        do not ask for each place to be reached
   --quiet            print failures only
@@ -28,13 +36,29 @@ sim: honest, slow and hostile clients in virtual time, against a naive model
   --check-mutants F  fail unless the files F name just these bugs
 ";
 
+/// Which simulation: of lines, of native sessions, or half of the seeds each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    Both,
+    Lines,
+    Agents,
+}
+
+/// What both came to.
+#[derive(Clone, Debug, Default)]
+struct Total {
+    lines: Report,
+    agents: AgentsReport,
+}
+
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     first: u64,
     seeds: u64,
-    ops: u64,
+    ops: Option<u64>,
     jobs: u64,
+    which: Which,
     places: bool,
     quiet: bool,
 }
@@ -43,8 +67,9 @@ fn main() -> ExitCode {
     let mut asked = Asked {
         first: 0,
         seeds: LEAST_SEEDS,
-        ops: OPS_DEFAULT,
+        ops: None,
         jobs: 2,
+        which: Which::Both,
         places: true,
         quiet: false,
     };
@@ -55,7 +80,9 @@ fn main() -> ExitCode {
             "--seeds" => number().map(|seeds| Asked { seeds, ..asked }),
             "--first" => number().map(|first| Asked { first, ..asked }),
             "--seed" => number().map(|first| Asked { first, seeds: 1, ..asked }),
-            "--ops" => number().map(|ops| Asked { ops, ..asked }),
+            "--ops" => number().map(|ops| Asked { ops: Some(ops), ..asked }),
+            "--agents" => Some(Asked { which: Which::Agents, ..asked }),
+            "--lines" => Some(Asked { which: Which::Lines, ..asked }),
             "--jobs" => number().map(|jobs| Asked { jobs, ..asked }),
             "--no-places" => Some(Asked { places: false, ..asked }),
             "--quiet" => Some(Asked { quiet: true, ..asked }),
@@ -80,53 +107,95 @@ fn main() -> ExitCode {
 fn run(asked: Asked) -> ExitCode {
     let began = Instant::now();
     let next = AtomicU64::new(0);
-    let total = Mutex::new(Report::default());
+    let total = Mutex::new(Total::default());
     std::thread::scope(|scope| {
         for _ in 0..asked.jobs.max(1) {
             scope.spawn(|| work(asked, &next, &total, began));
         }
     });
-    let total = total.into_inner().expect("no thread has failed");
+    let Total { lines, agents } = total.into_inner().expect("no thread has failed");
     let seconds = began.elapsed().as_secs_f64();
     if !asked.quiet {
-        table(&total.places);
+        if asked.which != Which::Agents {
+            table(&lines.places);
+        }
+        if asked.which != Which::Lines {
+            for (state, meaning) in State::ALL {
+                println!("{:>10}  {}", agents.states.count(state), meaning.trim());
+            }
+        }
         println!(
             "{} seeds, {} steps, {} messages, {:.0} virtual hours, in {seconds:.1} s; hash {:016x}",
             asked.seeds,
-            total.steps,
-            total.messages,
-            total.virtual_ns as f64 / 3.6e12,
-            total.hash,
+            lines.steps + agents.steps,
+            lines.messages + agents.messages,
+            (lines.virtual_ns + agents.virtual_ns) as f64 / 3.6e12,
+            lines.hash.wrapping_add(agents.hash),
         );
     }
-    let few = asked.seeds < LEAST_SEEDS || !asked.places;
-    let missed: Vec<Place> = total.places.missed(LEAST).collect();
-    if few || missed.is_empty() {
+    if !asked.places {
         return ExitCode::SUCCESS;
     }
-    eprintln!("reached fewer than {LEAST} times: {missed:?}");
-    ExitCode::FAILURE
+    let missed: Vec<Place> = lines.places.missed(LEAST).collect();
+    let enough = asked.which != Which::Agents && asked.seeds >= LEAST_SEEDS;
+    if enough && !missed.is_empty() {
+        eprintln!("reached fewer than {LEAST} times: {missed:?}");
+        return ExitCode::FAILURE;
+    }
+    let missed: Vec<State> = agents.states.missed(LEAST_STATES).collect();
+    let half = if asked.which == Which::Agents { 1 } else { 2 };
+    let enough = asked.which != Which::Lines && asked.seeds / half >= LEAST_AGENTS;
+    if enough && !missed.is_empty() {
+        eprintln!("hit fewer than {LEAST_STATES} times: {missed:?}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
-fn work(asked: Asked, next: &AtomicU64, total: &Mutex<Report>, began: Instant) {
+fn work(asked: Asked, next: &AtomicU64, total: &Mutex<Total>, began: Instant) {
     let mut told = Duration::ZERO;
     loop {
         let nth = next.fetch_add(1, Ordering::Relaxed);
         if nth >= asked.seeds {
             return;
         }
-        let report = run_seed(asked.first + nth, asked.ops);
+        // Of both each has half of the seeds; which one a seed is of follows from it alone.
+        let seed = asked.first + nth;
+        let agents = match asked.which {
+            Which::Both => seed % 2 == 1,
+            Which::Lines => false,
+            Which::Agents => true,
+        };
+        let mut both = Total::default();
+        if agents {
+            both.agents = run_agents(seed, asked.ops.unwrap_or(AGENT_OPS_DEFAULT));
+        } else {
+            both.lines = run_seed(seed, asked.ops.unwrap_or(OPS_DEFAULT));
+        }
         let mut total = total.lock().expect("no thread has failed");
-        total.places.add(&report.places);
-        total.hash = total.hash.wrapping_add(report.hash);
-        total.steps += report.steps;
-        total.messages += report.messages;
-        total.virtual_ns += report.virtual_ns;
+        total.add(&both);
         let now = began.elapsed();
         if !asked.quiet && now >= told + Duration::from_secs(5) {
             told = now;
-            eprintln!("{nth} of {} seeds, {} messages", asked.seeds, total.messages);
+            let messages = total.lines.messages + total.agents.messages;
+            eprintln!("{nth} of {} seeds, {messages} messages", asked.seeds);
         }
+    }
+}
+
+impl Total {
+    fn add(&mut self, other: &Self) {
+        let Self { lines, agents } = other;
+        self.lines.places.add(&lines.places);
+        self.lines.hash = self.lines.hash.wrapping_add(lines.hash);
+        self.lines.steps += lines.steps;
+        self.lines.messages += lines.messages;
+        self.lines.virtual_ns += lines.virtual_ns;
+        self.agents.states.add(&agents.states);
+        self.agents.hash = self.agents.hash.wrapping_add(agents.hash);
+        self.agents.steps += agents.steps;
+        self.agents.messages += agents.messages;
+        self.agents.virtual_ns += agents.virtual_ns;
     }
 }
 
@@ -142,7 +211,7 @@ fn failed(info: &PanicHookInfo<'_>) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock();
     let (seed, steps) = trace::last();
-    let Some((seed, ops)) = seed else {
+    let Some((seed, ops, agents)) = seed else {
         eprintln!("{info}");
         std::process::exit(1);
     };
@@ -150,13 +219,16 @@ fn failed(info: &PanicHookInfo<'_>) {
     for (step, now_ns, op) in steps {
         eprintln!("  {step:>7}  {:>12.6} s  {op:?}", now_ns as f64 / 1e9);
     }
-    let last = shortest(seed, ops);
-    eprintln!("replay: cargo run --profile verify -p wardline-sim -- --seed {seed} --ops {last}");
+    let which = if agents { "--agents" } else { "--lines" };
+    let last = shortest(seed, ops, which);
+    eprintln!(
+        "replay: cargo run --profile verify -p wardline-sim -- --seed {seed} {which} --ops {last}"
+    );
     std::process::exit(1);
 }
 
 /// The fewest steps with which a seed still fails, found by halves in processes of their own.
-fn shortest(seed: u64, ops: u64) -> u64 {
+fn shortest(seed: u64, ops: u64, which: &str) -> u64 {
     let Ok(program) = std::env::current_exe() else { return ops };
     if std::env::var_os("WARDLINE_SIM_SHORTEN").is_some() {
         return ops;
@@ -165,7 +237,7 @@ fn shortest(seed: u64, ops: u64) -> u64 {
         let words = ["--seed", &seed.to_string(), "--ops", &ops.to_string()].map(str::to_owned);
         let run = Command::new(&program)
             .args(words)
-            .args(["--jobs", "1", "--quiet"])
+            .args([which, "--jobs", "1", "--quiet"])
             .env("WARDLINE_SIM_SHORTEN", "no")
             .stderr(Stdio::null())
             .status();

@@ -46,6 +46,8 @@ pub(crate) struct World<'s, 'b> {
     check_all: bool,
     /// Time is to go on, for all shards together.
     pub(crate) wants_time: bool,
+    /// What other shards brought, and was not taken, is to be brought again.
+    pub(crate) wants_links: bool,
 }
 
 impl<'s, 'b> World<'s, 'b> {
@@ -113,6 +115,7 @@ impl<'s, 'b> World<'s, 'b> {
             moved: 0,
             check_all,
             wants_time: false,
+            wants_links: false,
         }
     }
 

@@ -125,7 +125,7 @@ impl FrameHeader {
         bytes
     }
 
-    /// Whether a flag is set.
+    /// Whether a flag is set, or one of several.
     #[must_use]
     pub const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
@@ -160,7 +160,7 @@ impl FrameHeader {
             Towards::Client => flags::FROM_RELAY,
         };
         let misplaced = (self.has(flags::END) && self.kind != FrameKind::Stream)
-            || (self.has(flags::VERDICT) && self.kind != FrameKind::Publish);
+            || (self.has(flags::VERDICT | flags::LINE) && self.kind != FrameKind::Publish);
         if self.flags & !allowed != 0 || misplaced {
             return Err(Code::ReservedBits);
         }
@@ -175,7 +175,7 @@ impl FrameHeader {
         let corr = if self.kind.is_answer() { is_mid(self.corr) } else { self.corr == 0 };
         let rest = match towards {
             Towards::Relay => (self.peer == 0) == publishes && self.offset == 0,
-            Towards::Client => self.peer != 0 && (!from_line || publishes),
+            Towards::Client => self.peer != 0,
         };
         if topic && mid && corr && rest { Ok(()) } else { Err(Code::BadValue) }
     }
@@ -200,6 +200,14 @@ pub struct Frame<'b> {
     pub payload: &'b [u8],
     /// Both, as they came.
     pub bytes: &'b [u8],
+}
+
+impl<'b> Frame<'b> {
+    /// The frame at the front of `bytes`, which are what is left of a body that was checked. None:
+    /// it is not whole.
+    pub(crate) fn first(bytes: &'b [u8]) -> Option<Self> {
+        split(bytes).ok().map(|(frame, _)| frame)
+    }
 }
 
 /// The frames of a record's body, every header of which is good and which fill it exactly. The

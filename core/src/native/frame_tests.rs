@@ -143,8 +143,9 @@ fn kinds_classes_and_flags() {
             let header = FrameHeader { peer: 5, ..header };
             let want = match flag {
                 flags::VERDICT => Err(Code::ReservedBits),
-                // A line has no number.
-                flags::LINE => Err(Code::BadValue),
+                // A line has no number, and goes to a topic.
+                flags::LINE if kind == FrameKind::Publish => Err(Code::BadValue),
+                flags::LINE => Err(Code::ReservedBits),
                 _ => want,
             };
             assert_eq!(to_client(&header), want, "{flag} {kind:?}");
@@ -153,7 +154,7 @@ fn kinds_classes_and_flags() {
     let line = FrameHeader { flags: flags::LINE, peer: 5, mid: 0, ..publish() };
     assert_eq!(to_client(&line), Ok(()));
     let line = FrameHeader { flags: flags::LINE, mid: 0, ..to_peer(FrameKind::Direct) };
-    assert_eq!(to_client(&line), Err(Code::BadValue));
+    assert_eq!(to_client(&line), Err(Code::ReservedBits));
 }
 
 #[test]

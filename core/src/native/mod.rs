@@ -18,6 +18,7 @@
 //! 4. [`ClientControl`], [`ServerControl`]: what clients ask and what the relay tells.
 //! 5. [`Window`]: which message ids were taken; asked first, marked last.
 //! 6. [`envelope`]: end to end, for who does not trust the relay.
+//! 7. [`client`]: the client's half above all of these: what must survive a reconnect.
 //!
 //! ```text
 //!   bytes --needs, hello, auth--> handshake --records()--> Records --next--> Record::Frames
@@ -40,6 +41,7 @@
 //!   them.
 
 mod bytes;
+pub mod client;
 mod codes;
 mod control;
 pub mod envelope;

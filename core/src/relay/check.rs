@@ -34,7 +34,8 @@ impl<P: Pool> Relay<'_, P> {
             self.check_session(slot);
         }
         let (feeds, out_blocks) = self.check_links();
-        cursors = cursors.saturating_add(feeds);
+        let (subs, _) = self.check_natives();
+        cursors = cursors.saturating_add(feeds).saturating_add(subs);
         blocks = blocks.saturating_add(out_blocks);
         let mut links = 0_u32;
         let mut listed_cursors = 0_u32;
@@ -53,7 +54,8 @@ impl<P: Pool> Relay<'_, P> {
         if sessions != self.sessions.used() || cursors != self.cursors.used() {
             invariant_failed("slots are miscounted");
         }
-        if listed_cursors != cursors {
+        let (_, reading) = self.check_natives();
+        if listed_cursors != cursors.saturating_sub(subs).saturating_add(reading) {
             invariant_failed("a cursor that no topic lists");
         }
     }
@@ -61,6 +63,11 @@ impl<P: Pool> Relay<'_, P> {
     /// Gives the feeds that there are and the blocks of what waits for links.
     fn check_links(&self) -> (u32, u32) {
         let (mut feeds, mut blocks) = (0_u32, 0_u32);
+        // What is taken in before it is looked at again: a turn, of each topic.
+        let turn = u64::from(self.limits.topic_turn_bytes)
+            .saturating_add(u64::from(self.limits.line.envelope_bytes_max).saturating_mul(2));
+        let turn = turn.saturating_mul(u64::from(self.topics.touched()));
+        let (mut lags, mut over) = (0_u64, 0_u64);
         for other in self.others() {
             let peer = self.links.peer(other);
             blocks = blocks.saturating_add(peer.out.blocks(&self.memory));
@@ -79,16 +86,17 @@ impl<P: Pool> Relay<'_, P> {
                     invariant_failed("a feed that is behind and forgotten");
                 }
             }
-            // What is taken in before it is looked at again: a turn, of each topic.
-            let turn = u64::from(self.limits.topic_turn_bytes)
-                .saturating_add(u64::from(self.limits.line.envelope_bytes_max).saturating_mul(2));
-            let most = turn.saturating_mul(u64::from(self.topics.touched()));
-            if lag > most.saturating_add(self.limits.pool_bytes() / 8) {
+            if lag > turn.saturating_add(self.limits.pool_bytes() / 8) {
                 invariant_failed("a shard lags without a bound");
             }
+            lags = lags.saturating_add(lag);
+            over = over.saturating_add(turn);
             if lag != peer.lag {
                 invariant_failed("the lag of a shard is miscounted");
             }
+        }
+        if lags > over.saturating_add(self.limits.pool_bytes() / 4) {
+            invariant_failed("all shards together lag without a bound");
         }
         if blocks != self.links.out_blocks {
             invariant_failed("blocks that wait for links are miscounted");
@@ -105,7 +113,8 @@ impl<P: Pool> Relay<'_, P> {
         if session.flags.has(Flags::JUMP) && !sending {
             invariant_failed("a jump that waits for no send");
         }
-        if session.phase() == Phase::Open && session.cursor.is_none() {
+        let native = session.flags.has(Flags::NATIVE);
+        if session.phase() == Phase::Open && session.cursor.is_none() && !native {
             invariant_failed("an open connection without a cursor");
         }
         if session.flags.has(Flags::SKIPPING) && !session.input.is_empty() {
@@ -116,6 +125,7 @@ impl<P: Pool> Relay<'_, P> {
     /// Gives the links that a topic holds and the cursors that it lists.
     fn check_topic(&self, slot: Ref) -> (u32, u32) {
         let topic = self.topics.at(slot);
+        let (frame_links, reading) = self.check_frames(slot);
         let (mut links, mut listed, mut stalled) = (0_u32, 0_u32, 0_u32);
         let mut next = topic.waiting;
         while let Some(cursor) = next.some() {
@@ -152,8 +162,47 @@ impl<P: Pool> Relay<'_, P> {
             invariant_failed("a log that does not end at its head");
         }
         self.check_patience(slot);
-        if listed != topic.cursors || stalled != topic.stalled {
+        let lobby = slot == self.natives.lobby;
+        if listed != topic.cursors || (stalled != topic.stalled && !lobby) {
             invariant_failed("the readers of a topic are miscounted");
+        }
+        (links.saturating_add(frame_links), listed.saturating_add(reading))
+    }
+
+    /// The same of its frames.
+    fn check_frames(&self, slot: Ref) -> (u32, u32) {
+        let topic = self.topics.at(slot);
+        let (mut links, mut listed) = (0_u32, 0_u32);
+        let mut next = topic.frames_waiting;
+        while let Some(cursor) = next.some() {
+            listed = listed.saturating_add(1);
+            next = self.cursors.at(cursor).next();
+        }
+        let mut link = topic.frames.oldest;
+        let mut end = None;
+        while let Some(here) = link.some() {
+            let item = self.memory.at(here);
+            links = links.saturating_add(1);
+            if end.is_some_and(|end| end != item.base) {
+                invariant_failed("a hole between two links of frames");
+            }
+            end = Some(item.base.saturating_add(u64::from(item.used)));
+            let mut next = item.cursors;
+            while let Some(cursor) = next.some() {
+                let reader = self.cursors.at(cursor);
+                listed = listed.saturating_add(1);
+                if reader.link != here || reader.pos < item.base || Some(reader.pos) > end {
+                    invariant_failed("a native cursor outside of its link");
+                }
+                next = reader.next();
+            }
+            link = if here == topic.frames.newest { Ref::NONE } else { item.next };
+        }
+        if end.is_some_and(|end| end != topic.frames.head) || links != topic.frames.links {
+            invariant_failed("a log of frames that does not end at its head");
+        }
+        if listed != topic.readers || topic.opened < topic.readers {
+            invariant_failed("the native readers of a topic are miscounted");
         }
         (links, listed)
     }

@@ -21,6 +21,7 @@ impl<P: Pool> Relay<'_, P> {
     /// [`Output::Wait`](super::Output::Wait) says so if there are more.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.enter(now);
+        self.sweep();
         for _ in 0..EXPIRIES_MAX {
             let Some(slot) = self.wheel.expire(&mut self.sessions, self.now) else { return };
             self.expire(slot, false);
@@ -72,7 +73,12 @@ impl<P: Pool> Relay<'_, P> {
         } else {
             Instant::NEVER
         };
-        held.min(self.idle_at(slot))
+        let own = if session.flags.has(Flags::NATIVE) {
+            self.native_deadline(slot)
+        } else {
+            self.idle_at(slot)
+        };
+        held.min(own)
             .min(self.unfinished_at(slot))
             .min(self.progress_at(slot))
             .min(self.pressed_until(slot))
@@ -155,6 +161,10 @@ impl<P: Pool> Relay<'_, P> {
         if flags.has(Flags::BACKLOG) && self.sessions.at(slot).held_until <= now {
             self.queue(slot);
         }
+        let native = flags.has(Flags::NATIVE);
+        if native && self.expire_native(slot) {
+            return;
+        }
         if self.unfinished_at(slot) <= now {
             self.stats.unfinished.bump();
             self.offend(slot, Offence::Unfinished);
@@ -162,7 +172,8 @@ impl<P: Pool> Relay<'_, P> {
             self.leave(slot, reason, Farewell::Unfinished, false);
             return;
         }
-        let silent = self.idle_at(slot) <= now && !cfg!(wardline_mutant = "idle_never_acts");
+        let silent =
+            !native && self.idle_at(slot) <= now && !cfg!(wardline_mutant = "idle_never_acts");
         let stuck = self.progress_at(slot) <= now;
         if (silent || stuck) && !probed && self.may_have_acknowledged(slot) {
             self.sessions.at_mut(slot).flags.set(Flags::PROBING);
@@ -185,7 +196,10 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     fn stuck(&mut self, slot: Ref, stuck: bool) {
-        if stuck && !cfg!(wardline_mutant = "stuck_is_kept") {
+        if stuck && self.sessions.at(slot).flags.has(Flags::NATIVE) {
+            // Whoever acknowledges nothing reads nothing, and no gap helps it.
+            self.cut(slot);
+        } else if stuck && !cfg!(wardline_mutant = "stuck_is_kept") {
             self.lags(slot);
             if self.sessions.at(slot).is_open() {
                 // Its rule was not to cut it: it begins anew.

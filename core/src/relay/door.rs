@@ -6,7 +6,7 @@ use super::{Relay, Remote};
 use crate::cursor::{self, Cursor};
 use crate::event::{Event, Reason};
 use crate::fault::{PeerFault, Refusal, invariant_failed};
-use crate::id::{ConnId, Ref};
+use crate::id::{ConnId, Dialects, Ref, TopicId};
 use crate::prefix::Prefix;
 use crate::quarantine::{Charge, Offence, THROTTLE, Verdict};
 use crate::rate::Rate;
@@ -47,7 +47,10 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     fn admit(&mut self, remote: Remote) -> Result<ConnId, Refusal> {
-        if self.topics.find(remote.topic.0).is_none_or(|topic| topic.name().is_empty()) {
+        let TopicId { slot: topic, dialects } = remote.topic;
+        let native = dialects != Dialects::Line;
+        let known = self.topics.find(topic).is_some_and(|topic| topic.bound != 0);
+        if !known || (native && self.natives.lobby.is_none()) {
             return Err(Refusal::NoListener);
         }
         if self.draining.is_some() {
@@ -62,30 +65,40 @@ impl<P: Pool> Relay<'_, P> {
         let prefix = self.prefixes.find_or_make(Prefix::of(ip));
         self.make_way(prefix)?;
         let slot = self.sessions.take().ok_or(Refusal::TooManyConnections)?;
-        let Some(cursor) = self.cursors.take() else {
-            invariant_failed("fewer cursors than sessions");
-        };
-        let far = self.topics.at(remote.topic.0).home().is_some();
-        let joined = if far { self.links.far(remote.topic.0).sent } else { 0 };
         let session = self.sessions.at_mut(slot);
         session.open(remote.addr);
-        session.topic = remote.topic.0;
-        session.cursor = cursor;
         session.heard_at = self.now;
-        session.joined = joined;
         session.acknowledged_at = self.now;
         if exempt {
             session.flags.set(Flags::EXEMPT);
         }
         session.throttled_until = self.now.after(throttled);
         self.enlist(slot, prefix);
-        let topic = self.topics.at_mut(remote.topic.0);
+        if native {
+            self.await_hello(slot, topic, dialects);
+        } else {
+            self.sit_down(slot, topic);
+        }
+        self.arm(slot);
+        Ok(self.id(slot))
+    }
+
+    /// Has a connection of the line dialect read its topic.
+    pub(super) fn sit_down(&mut self, slot: Ref, on: Ref) {
+        let Some(cursor) = self.cursors.take() else {
+            invariant_failed("fewer cursors than sessions");
+        };
+        let far = self.topics.at(on).home().is_some();
+        let joined = if far { self.links.far(on).sent } else { 0 };
+        let session = self.sessions.at_mut(slot);
+        session.topic = on;
+        session.cursor = cursor;
+        session.joined = joined;
+        let topic = self.topics.at_mut(on);
         topic.cursors = topic.cursors.saturating_add(1);
         *self.cursors.at_mut(cursor) = Cursor::new(slot, topic.log.head);
         cursor::wait(&mut self.cursors, &mut topic.waiting, cursor);
-        self.readers_changed(remote.topic.0);
-        self.arm(slot);
-        Ok(self.id(slot))
+        self.readers_changed(on);
     }
 
     /// What the quarantine says of a stranger; gives for how long it is throttled.
@@ -181,6 +194,9 @@ impl<P: Pool> Relay<'_, P> {
         self.stats.closed.bump();
         self.unstall(slot);
         self.drop_cursor(slot);
+        if self.sessions.at(slot).flags.has(Flags::NATIVE) {
+            self.forget_native(slot);
+        }
         self.wheel.disarm(&mut self.sessions, slot);
         let session = self.sessions.at_mut(slot);
         let (mut input, mut output) = (session.input, session.output);
@@ -219,6 +235,7 @@ impl<P: Pool> Relay<'_, P> {
         self.cursors.give(cursor);
         item.cursors = item.cursors.saturating_sub(1);
         item.log.trim(&mut self.memory);
+        self.links.gave_way();
         self.readers_changed(topic);
     }
 

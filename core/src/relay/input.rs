@@ -1,5 +1,6 @@
 //! Input: from bytes to lines to the log.
 
+use super::native::is_hello;
 use super::{Relay, Tap};
 use crate::event::{Event, NotRelayed, Reason};
 use crate::fault::PeerFault;
@@ -31,6 +32,8 @@ pub(super) enum Stop {
     Memory,
     /// The link to another shard has none.
     Link,
+    /// What it was answered is to go out first.
+    Output,
     /// The connection is ending.
     Gone,
 }
@@ -48,6 +51,10 @@ impl<P: Pool> Relay<'_, P> {
             return;
         }
         session.heard_at = now;
+        if (session.flags.has(Flags::NATIVE) || is_hello(bytes)) && self.native_input(slot, bytes) {
+            return;
+        }
+        let session = self.sessions.at(slot);
         let topic = session.topic;
         if session.flags.has(Flags::BACKLOG) && !cfg!(wardline_mutant = "backlog_overtaken") {
             self.keep(slot, bytes);
@@ -64,6 +71,42 @@ impl<P: Pool> Relay<'_, P> {
         self.feed(slot, bytes);
     }
 
+    /// The same of a connection that is native, or looks like it. Gives whether it is, or ends; else
+    /// its bytes are lines.
+    fn native_input(&mut self, slot: Ref, bytes: &[u8]) -> bool {
+        if self.sessions.at(slot).flags.has(Flags::UNDECIDED)
+            && let Some(first) = bytes.first()
+        {
+            self.decide(slot, *first);
+        }
+        let session = self.sessions.at(slot);
+        if !session.flags.has(Flags::NATIVE) {
+            let misled = session.is_silent() && is_hello(bytes);
+            if misled {
+                self.wrong_dialect(slot);
+            }
+            return misled;
+        }
+        if self.is_doomed(slot) {
+            self.stats.bytes_discarded.add(bytes.len() as u64);
+            return true;
+        }
+        if session.flags.has(Flags::BACKLOG) {
+            self.keep(slot, bytes);
+            return true;
+        }
+        let topic = session.topic;
+        self.begin_input(topic);
+        if self.topics.at(topic).queued > 0 && !bytes.is_empty() {
+            // Backlogs of others wait for their turn: what is new stands behind them.
+            self.keep(slot, bytes);
+            self.wait(slot, Stop::Turn);
+        } else {
+            self.feed_native(slot, bytes);
+        }
+        true
+    }
+
     /// The peer finished writing; a last line counts without its ending. (A reset is
     /// [`Relay::handle_closed`].)
     pub fn handle_eof(&mut self, now: Instant, conn: ConnId) {
@@ -73,6 +116,12 @@ impl<P: Pool> Relay<'_, P> {
         match session.phase() {
             Phase::Open if !session.flags.has(Flags::EOF) => {
                 session.flags.set(Flags::EOF);
+                if session.flags.has(Flags::NATIVE) {
+                    if !session.flags.has(Flags::BACKLOG) {
+                        self.finish_eof(slot);
+                    }
+                    return;
+                }
                 let lost = cfg!(wardline_mutant = "last_line_lost");
                 if session.flags.take(Flags::SKIPPING) || session.input.is_empty() || lost {
                     self.finish_eof(slot);
@@ -89,7 +138,9 @@ impl<P: Pool> Relay<'_, P> {
                 self.queue(slot);
             }
             Phase::Finished => self.close(slot, Reason::Peer),
-            Phase::Open | Phase::Free | Phase::Leaving | Phase::Closing | Phase::Link => {}
+            // Noted, so that nobody waits for it once the last words are out.
+            Phase::Leaving => session.flags.set(Flags::EOF),
+            Phase::Open | Phase::Free | Phase::Closing | Phase::Link => {}
         }
     }
 
@@ -113,6 +164,11 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     fn finish_eof(&mut self, slot: Ref) {
+        if self.sessions.at(slot).flags.has(Flags::NATIVE) {
+            // Without a CLOSE it is a loss like any other: its session waits for it.
+            self.close(slot, Reason::Peer);
+            return;
+        }
         self.leave(slot, Reason::Peer, Farewell::None, true);
     }
 
@@ -158,7 +214,7 @@ impl<P: Pool> Relay<'_, P> {
         match stop {
             Stop::More => self.keep_unfinished(slot, rest),
             Stop::Gone => {}
-            Stop::Turn | Stop::Held | Stop::Memory | Stop::Link => {
+            Stop::Turn | Stop::Held | Stop::Memory | Stop::Link | Stop::Output => {
                 self.keep(slot, rest);
                 self.wait(slot, stop);
             }
@@ -188,7 +244,7 @@ impl<P: Pool> Relay<'_, P> {
         self.scratch = scratch;
         match stop {
             Stop::Gone => return false,
-            Stop::More | Stop::Turn | Stop::Held | Stop::Memory | Stop::Link => {}
+            Stop::More | Stop::Turn | Stop::Held | Stop::Memory | Stop::Link | Stop::Output => {}
         }
         if taken == whole {
             let session = self.sessions.at_mut(slot);
@@ -227,6 +283,12 @@ impl<P: Pool> Relay<'_, P> {
         }
         if held_until > self.now {
             self.arm(slot);
+            return;
+        }
+        if self.sessions.at(slot).flags.has(Flags::NATIVE) {
+            if !self.is_doomed(slot) {
+                self.continue_native(slot);
+            }
             return;
         }
         let scratch = core::mem::take(&mut self.scratch);
@@ -332,7 +394,7 @@ impl<P: Pool> Relay<'_, P> {
         self.spoke(slot, line::may_be_http(&begin))
     }
 
-    fn end_backlog(&mut self, slot: Ref) {
+    pub(super) fn end_backlog(&mut self, slot: Ref) {
         let now = self.now;
         let session = self.sessions.at_mut(slot);
         session.flags.clear(Flags::BACKLOG);
@@ -350,14 +412,15 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Sees to it that the backlog is gone on with when what it waits for has come.
-    fn wait(&mut self, slot: Ref, stop: Stop) {
+    pub(super) fn wait(&mut self, slot: Ref, stop: Stop) {
         if !self.sessions.at(slot).is_open() {
             return;
         }
         self.stats.input_deferred.bump();
         self.set_backlog(slot);
         match stop {
-            Stop::More | Stop::Gone => {}
+            // Who waits to be sent to is gone on with after that.
+            Stop::More | Stop::Gone | Stop::Output => {}
             Stop::Turn => self.defer(slot),
             Stop::Held => self.arm(slot),
             Stop::Link => {
@@ -435,15 +498,25 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Keeps bytes that were read and must wait.
-    fn keep(&mut self, slot: Ref, bytes: &[u8]) {
+    pub(super) fn keep(&mut self, slot: Ref, bytes: &[u8]) {
         let session = self.sessions.at(slot);
-        let most = self.limits.line.line_bytes_max.saturating_add(self.limits.receive_bytes);
+        let native = session.flags.has(Flags::NATIVE);
+        let unit = if native {
+            u32::try_from(self.limits.native.record_bytes_max()).unwrap_or(u32::MAX)
+        } else {
+            self.limits.line.line_bytes_max
+        };
+        let most = unit.saturating_add(self.limits.receive_bytes);
         let most = most.saturating_add(self.limits.backlog_bytes) as usize;
         let len = (session.input.len() as usize).saturating_add(bytes.len());
         let mut input = session.input;
         let mut kept = len <= most;
         while kept && input.push(&mut self.memory, Purpose::Input, bytes).is_err() {
             kept = self.relieve(slot, len);
+            if !self.sessions.at(slot).is_open() {
+                // It ended over that, and its input with it.
+                return;
+            }
         }
         self.sessions.at_mut(slot).input = input;
         if !kept {
@@ -610,6 +683,9 @@ impl<P: Pool> Relay<'_, P> {
 
     /// Tells a connection something, if it was not told too much already.
     pub(super) fn warn(&mut self, slot: Ref, text: &[u8]) {
+        if self.sessions.at(slot).flags.has(Flags::NATIVE) {
+            return;
+        }
         let rate = Rate::per_second(self.limits.warnings_per_second);
         let now = self.now;
         let session = self.sessions.at_mut(slot);

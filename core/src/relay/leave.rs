@@ -53,7 +53,11 @@ impl<P: Pool> Relay<'_, P> {
             return;
         }
         session.set_phase(Phase::Leaving);
+        let native = session.flags.has(Flags::NATIVE);
         self.leave_patience(slot);
+        if native {
+            self.native_leaves(slot, farewell);
+        }
         let session = self.sessions.at_mut(slot);
         session.set_farewell(farewell);
         let span = if flush { self.limits.drain } else { self.limits.linger };
@@ -64,6 +68,9 @@ impl<P: Pool> Relay<'_, P> {
         if flush {
             // What it is owed is bounded by its deadline now: a gap would drop it untold.
             self.sessions.at_mut(slot).flags.clear(Flags::JUMP);
+            self.links.gave_way();
+        } else if native {
+            self.jump_native(slot);
         } else {
             self.jump(slot);
         }
@@ -84,6 +91,7 @@ impl<P: Pool> Relay<'_, P> {
     /// Goes on with the end of a connection: its log, its last words, its end of stream.
     pub(super) fn proceed(&mut self, slot: Ref) {
         let session = self.sessions.at(slot);
+        let native = session.flags.has(Flags::NATIVE);
         if session.phase() != Phase::Leaving || session.flags.has(Flags::JUMP) {
             return;
         }
@@ -96,22 +104,22 @@ impl<P: Pool> Relay<'_, P> {
             self.unstall(slot);
             self.drop_cursor(slot);
         }
+        if native {
+            if self.has_native_output(slot) {
+                self.mark(slot, Pending::SEND);
+                return;
+            }
+            self.unstall(slot);
+            self.drop_subs(slot);
+            self.last_words(slot);
+        }
         if !self.tell_gap(slot) {
             self.stats.warnings_dropped.bump();
         }
         let session = self.sessions.at_mut(slot);
         // Now or never: after its last words there is nothing.
         session.gap_to = session.gap_from;
-        let words = match session.farewell() {
-            Farewell::None => "",
-            Farewell::Slow => warning::SLOW,
-            Farewell::Idle => warning::IDLE,
-            Farewell::Shutdown => warning::SHUTDOWN,
-            Farewell::Utf8 => warning::UTF8,
-            Farewell::Http => warning::HTTP,
-            Farewell::Unfinished => warning::UNFINISHED,
-            Farewell::Overloaded => warning::OVERLOADED,
-        };
+        let words = if native { "" } else { words_of(session.farewell()) };
         session.set_farewell(Farewell::None);
         let mut output = session.output;
         if !words.is_empty() {
@@ -161,6 +169,7 @@ impl<P: Pool> Relay<'_, P> {
         // Nothing is to be told any more: its cursor goes with it, it does not jump.
         session.flags.clear(Flags::JUMP);
         let in_flight = session.sending() == Sending::InFlight;
+        let native = session.flags.has(Flags::NATIVE);
         if !in_flight || cfg!(wardline_mutant = "freed_in_flight") {
             // Nothing of it is read by the kernel: give back what it holds now, not later.
             session.set_sending(Sending::No);
@@ -169,6 +178,12 @@ impl<P: Pool> Relay<'_, P> {
             self.sessions.at_mut(slot).output = output;
             self.unstall(slot);
             self.drop_cursor(slot);
+        }
+        if native {
+            self.native_lost(slot);
+            if !in_flight {
+                self.drop_subs(slot);
+            }
         }
         self.mark(slot, Pending::CLOSE);
     }
@@ -194,6 +209,9 @@ impl<P: Pool> Relay<'_, P> {
 
     /// What [`Relay::jump`] does once nothing of the log is under way.
     pub(super) fn jump_or_drop(&mut self, slot: Ref) {
+        if self.sessions.at(slot).flags.has(Flags::NATIVE) {
+            return self.jump_or_drop_native(slot);
+        }
         if !self.keep_begun(slot) {
             // Half a message cannot be followed by anything, not even by a farewell.
             self.stats.cut.bump();
@@ -255,5 +273,19 @@ impl<P: Pool> Relay<'_, P> {
             Phase::Leaving | Phase::Finished | Phase::Link => session.close_at,
             Phase::Free | Phase::Open | Phase::Closing => Instant::NEVER,
         }
+    }
+}
+
+/// The last words of the line dialect.
+const fn words_of(farewell: Farewell) -> &'static str {
+    match farewell {
+        Farewell::None => "",
+        Farewell::Slow => warning::SLOW,
+        Farewell::Idle => warning::IDLE,
+        Farewell::Shutdown => warning::SHUTDOWN,
+        Farewell::Utf8 => warning::UTF8,
+        Farewell::Http => warning::HTTP,
+        Farewell::Unfinished => warning::UNFINISHED,
+        Farewell::Overloaded => warning::OVERLOADED,
     }
 }

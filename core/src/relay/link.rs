@@ -4,7 +4,8 @@
 //! that shard owns all of its feeds, so that an append wakes them as it wakes any reader. What a
 //! shard publishes to a topic of another waits in blocks of its own. Neither gaps. What keeps them
 //! bounded: a topic that other shards read takes nothing in while one of them lags by more than an
-//! eighth of the pool, and nobody who publishes away is read while [`OUT_BYTES_MAX`] wait.
+//! eighth of the pool, or all of them together by more than a quarter, and nobody who publishes
+//! away is read while [`OUT_BYTES_MAX`] wait.
 
 use super::Relay;
 use super::input::Stop;
@@ -36,7 +37,7 @@ pub(crate) struct Links<'s> {
     pub(super) out_blocks: u32,
     /// Connections whose backlog waits for a link.
     pub(super) stalled: Queue,
-    /// A shard lags too far behind a log of ours: topics that others read take nothing in.
+    /// Other shards lag too far behind logs of ours: topics that others read take nothing in.
     pub(super) full: bool,
     /// Something went out: who waited for a link may be gone on with.
     pub(super) eased: bool,
@@ -62,7 +63,21 @@ impl Links<'_> {
 
     /// Whether what a ring brought may find room now. Said once: then it is brought again.
     pub(super) fn unblocked(&mut self, freed: u64) -> bool {
-        self.blocked.take_if(|(seen, _)| *seen != freed).is_some()
+        let told = self.blocked.take_if(|(seen, _)| *seen != freed).is_some();
+        told && !cfg!(wardline_mutant = "blocked_for_ever")
+    }
+
+    /// What a ring brought finds no room. Others of this turn may have before, and since then some
+    /// may have been made: what is `freed` counts from the first of them on.
+    pub(super) fn block(&mut self, freed: u64, turn: u64) {
+        let seen = self.blocked.map_or(freed, |(seen, _)| seen);
+        self.blocked = Some((seen, turn));
+    }
+
+    /// A reader that was giving way has ended, or gives way no more: what waits may be for another
+    /// one to do so.
+    pub(super) fn gave_way(&mut self) {
+        self.eased |= self.blocked.is_some();
     }
 
     pub(super) fn peer(&self, shard: u8) -> &Peer {
@@ -334,7 +349,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         let key = if to_parent { key.parent() } else { key };
         let note = BanNote { key, seconds, strikes: u32::from(strikes) };
         for other in self.others() {
-            if !self.links.peer_mut(other).bans.push(note) {
+            if !self.links.peer_mut(other).note_ban(note) {
                 self.stats.bans_untold.bump();
             }
         }
@@ -367,8 +382,11 @@ impl<'s, P: Pool> Relay<'s, P> {
         let before = core::mem::replace(&mut self.links.feed_mut(feed).lag, lag);
         let peer = self.links.peer_mut(shard);
         peer.lag = peer.lag.saturating_add(lag).saturating_sub(before);
-        let most = self.limits.pool_bytes() / 8;
-        let full = self.links.peers.iter().any(|peer| peer.lag > most);
+        let pool = self.limits.pool_bytes();
+        let lags = self.links.peers.iter().map(|peer| peer.lag);
+        let (most, all) =
+            lags.fold((0_u64, 0_u64), |(most, all), lag| (most.max(lag), all.saturating_add(lag)));
+        let full = most > pool / 8 || all > pool / 4;
         // Who waited for that may be gone on with.
         self.links.eased |= self.links.full && !full;
         self.links.full = full;
@@ -379,11 +397,10 @@ impl<'s, P: Pool> Relay<'s, P> {
     pub fn link_has(&self, to: u8, ring: Ring) -> bool {
         let peer = self.links.peer(to);
         match ring {
-            Ring::Publish => {
-                !peer.bans.is_empty() || peer.control_first.is_some() || !peer.runs.is_empty()
-            }
+            Ring::Publish => peer.control_first.is_some() || !peer.runs.is_empty(),
             Ring::Log => {
-                peer.lost != 0 || peer.ping != 0 || peer.pong != 0 || peer.feeds_first.is_some()
+                let notes = (peer.lost | peer.ping | peer.pong) != 0 || !peer.bans.is_empty();
+                notes || peer.feeds_first.is_some()
             }
         }
     }
@@ -515,17 +532,6 @@ impl<'s, P: Pool> Relay<'s, P> {
     /// The next record of a publish ring; 0: there is none, or no room for it.
     fn next_publish(&mut self, to: u8, room: &mut [u8]) -> usize {
         let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
-        let peer = self.links.peer_mut(to);
-        if let Some(note) = peer.bans.front() {
-            let len = note.key.as_bytes().len();
-            let Some(rest) = rest.get_mut(..len) else { return 0 };
-            crate::storage::copy(rest, note.key.as_bytes());
-            let (messages, author) = (note.seconds, note.strikes);
-            let len = len as u32;
-            Header { kind: kind::BAN, messages, author, len, ..Header::default() }.write(head);
-            let _ = peer.bans.pop();
-            return HEADER.saturating_add(len as usize);
-        }
         while let Some(topic) = self.links.unlist_control(to) {
             if let Some(header) = self.control(topic) {
                 header.write(head);
@@ -578,7 +584,7 @@ impl<'s, P: Pool> Relay<'s, P> {
 
     /// The next record of a log ring; 0: there is none, or no room for it.
     fn next_log(&mut self, to: u8, room: &mut [u8]) -> usize {
-        let Some((head, _)) = room.split_at_mut_checked(HEADER) else { return 0 };
+        let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
         let peer = self.links.peer_mut(to);
         let notes = [
             (kind::LOST, &mut peer.lost),
@@ -590,6 +596,16 @@ impl<'s, P: Pool> Relay<'s, P> {
                 Header { kind, ..Header::default() }.write(head);
                 return HEADER;
             }
+        }
+        if let Some(note) = peer.bans.front() {
+            let len = note.key.as_bytes().len();
+            let Some(rest) = rest.get_mut(..len) else { return 0 };
+            crate::storage::copy(rest, note.key.as_bytes());
+            let (messages, author) = (note.seconds, note.strikes);
+            let len = len as u32;
+            Header { kind: kind::BAN, messages, author, len, ..Header::default() }.write(head);
+            let _ = peer.bans.pop();
+            return HEADER.saturating_add(len as usize);
         }
         while let Some(feed) = self.links.peer(to).feeds_first.some() {
             let (len, more) = self.serve(to, feed, room);

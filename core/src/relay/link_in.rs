@@ -21,9 +21,6 @@ use crate::time::Instant;
 
 /// The author of what none of this shard's connections wrote.
 const NOBODY: Ref = Ref(u32::MAX);
-/// Cursors of a topic's oldest link that are looked at to find one that gives way.
-const LOOKED_AT: u32 = 16;
-
 /// Turns that a record waits for room, where nobody is left to give way: an engine may hear of its
 /// sends a turn later.
 const ROOM_TURNS: u64 = 3;
@@ -65,7 +62,7 @@ impl<P: Pool> Relay<'_, P> {
                 Err(Later::Again) => return LinkTaken { bytes: done, again: true },
                 Err(Later::Freed) => {
                     self.stats.link_waits.bump();
-                    self.links.blocked = Some((self.memory.freed, self.turn));
+                    self.links.block(self.memory.freed, self.turn);
                     return LinkTaken { bytes: done, again: false };
                 }
             }
@@ -92,14 +89,6 @@ impl<P: Pool> Relay<'_, P> {
                 let topic = self.topic_of(header, None);
                 self.drop_feed(topic, from);
             }
-            kind::BAN => {
-                let Some(key) = Prefix::from_bytes(content) else {
-                    invariant_failed("a ban of no address");
-                };
-                let strikes = u8::try_from(header.author).unwrap_or(u8::MAX);
-                self.stats.bans_from_shards.bump();
-                self.quarantine.adopt(self.now, key, strikes, header.messages);
-            }
             _ => invariant_failed("a record of no kind, in a publish ring"),
         }
         Ok(())
@@ -115,7 +104,7 @@ impl<P: Pool> Relay<'_, P> {
                     let log = &mut self.topics.at_mut(topic).log;
                     log.skip_to(&mut self.memory, header.number);
                     if self.limits.report_messages {
-                        let (topic, number) = (TopicId(topic), header.number);
+                        let (topic, number) = (TopicId::new(topic), header.number);
                         self.tell(Event::ReplicaBegins { topic, number });
                     }
                 }
@@ -125,6 +114,14 @@ impl<P: Pool> Relay<'_, P> {
                 if self.links.far(topic).replica() == Replica::Live {
                     self.take_replica(topic, header, content)?;
                 }
+            }
+            kind::BAN => {
+                let Some(key) = Prefix::from_bytes(content) else {
+                    invariant_failed("a ban of no address");
+                };
+                let strikes = u8::try_from(header.author).unwrap_or(u8::MAX);
+                self.stats.bans_from_shards.bump();
+                self.quarantine.adopt(self.now, key, strikes, header.messages);
             }
             kind::LOST => self.lost(from),
             kind::PING => self.links.peer_mut(from).pong = 1,
@@ -180,7 +177,7 @@ impl<P: Pool> Relay<'_, P> {
         self.stats.from_shards.add(u64::from(header.messages));
         if self.limits.report_messages {
             let messages = header.messages;
-            let topic = TopicId(topic);
+            let topic = TopicId::new(topic);
             self.tell(Event::Ordered { shard: from, topic, number, messages });
         }
         Ok(())
@@ -253,7 +250,7 @@ impl<P: Pool> Relay<'_, P> {
         self.links.peer_mut(home).pressed = 0;
         self.stats.from_shards.add(u64::from(messages));
         if self.limits.report_messages {
-            let topic = TopicId(topic);
+            let topic = TopicId::new(topic);
             self.tell(Event::Replicated { topic, number, messages });
         }
         Ok(())
@@ -325,19 +322,14 @@ impl<P: Pool> Relay<'_, P> {
     fn evict_a_laggard(&mut self) -> Option<bool> {
         let mut victim = None;
         for topic in (0..self.topics.touched()).map(Ref::of) {
-            let Some(oldest) = self.topics.at(topic).log.oldest.some() else { continue };
-            let mut next = self.memory.at(oldest).cursors;
-            for _ in 0..LOOKED_AT {
-                let Some(cursor) = next.some() else { break };
-                let cursor = self.cursors.at(cursor);
-                next = cursor.next();
-                let session = self.sessions.at(cursor.session);
+            for slot in self.slowest(topic) {
+                let session = self.sessions.at(slot);
                 let ends = session.flags.has(Flags::JUMP) || session.phase() == Phase::Closing;
                 if ends {
                     return Some(false);
                 }
                 if session.flags.has(Flags::STALLED) {
-                    victim = Some(cursor.session);
+                    victim = Some(slot);
                 }
             }
         }

@@ -26,6 +26,10 @@ impl<P: Pool> Relay<'_, P> {
     /// Whether there is something to send to a connection now; moves it over what is its own.
     pub(super) fn offer(&mut self, slot: Ref) -> bool {
         let session = self.sessions.at(slot);
+        if session.flags.has(Flags::NATIVE) && self.is_doomed(slot) {
+            self.close(slot, Reason::Fault(PeerFault::Overloaded));
+            return false;
+        }
         let alive = matches!(session.phase(), Phase::Open | Phase::Leaving);
         if !alive || session.sending() != Sending::No {
             return false;
@@ -47,6 +51,9 @@ impl<P: Pool> Relay<'_, P> {
 
     fn has_output(&self, slot: Ref) -> bool {
         let session = self.sessions.at(slot);
+        if session.flags.has(Flags::NATIVE) {
+            return self.has_native_output(slot);
+        }
         !session.output.is_empty()
             || session.has_gap()
             || (session.cursor.is_some() && self.cursors.at(session.cursor).is_behind())
@@ -75,14 +82,28 @@ impl<P: Pool> Relay<'_, P> {
         let session = self.sessions.at(slot);
         let slow = session.flags.has(Flags::STALLED);
         let most = if slow { self.limits.slow_send_bytes } else { self.limits.send_bytes };
+        let native = session.flags.has(Flags::NATIVE);
         if session.output.is_empty() {
             self.stage(slot, most);
         }
-        let flight = self.compose(slot, most, out);
+        let flight = if native {
+            self.compose_native(slot, most, out)
+        } else {
+            self.compose(slot, most, out)
+        };
+        if self.sessions.at(slot).sending() != Sending::Offered {
+            // It came to its end over that.
+            out.clear();
+            return 0;
+        }
         let session = self.sessions.at_mut(slot);
         session.flight = flight;
         if flight.total() == 0 {
             session.set_sending(Sending::No);
+            if native && self.has_native_output(slot) {
+                // What was looked at was its own; there is more.
+                self.mark(slot, Pending::SEND);
+            }
             self.proceed(slot);
             return 0;
         }
@@ -265,19 +286,10 @@ impl<P: Pool> Relay<'_, P> {
             session.sent_bytes = session.sent_bytes.saturating_add(u64::from(taken));
             session.sent_at = self.now;
         }
-        let begun = taken.min(flight.begun);
-        let control = taken.saturating_sub(begun).min(flight.control);
-        let log = taken.saturating_sub(begun).saturating_sub(control);
-        if begun > 0 {
-            self.advance(slot, begun);
-        }
-        if control > 0 {
-            let mut output = self.sessions.at(slot).output;
-            output.pop(&mut self.memory, Purpose::Output, control);
-            self.sessions.at_mut(slot).output = output;
-        }
-        if log > 0 {
-            self.advance(slot, log);
+        if session.flags.has(Flags::NATIVE) {
+            self.sent_native(slot, taken);
+        } else {
+            self.sent_lines(slot, taken, flight);
         }
         if self.sessions.at_mut(slot).flags.take(Flags::JUMP) {
             // What another shard said may have waited for this one to give way.
@@ -300,6 +312,23 @@ impl<P: Pool> Relay<'_, P> {
             }
         } else {
             self.proceed(slot);
+        }
+    }
+
+    fn sent_lines(&mut self, slot: Ref, taken: u32, flight: Flight) {
+        let begun = taken.min(flight.begun);
+        let control = taken.saturating_sub(begun).min(flight.control);
+        let log = taken.saturating_sub(begun).saturating_sub(control);
+        if begun > 0 {
+            self.advance(slot, begun);
+        }
+        if control > 0 {
+            let mut output = self.sessions.at(slot).output;
+            output.pop(&mut self.memory, Purpose::Output, control);
+            self.sessions.at_mut(slot).output = output;
+        }
+        if log > 0 {
+            self.advance(slot, log);
         }
     }
 

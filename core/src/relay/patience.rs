@@ -116,8 +116,8 @@ impl<P: Pool> Relay<'_, P> {
         if coalesce > COALESCE_MAX {
             return Err(ConfigError::Coalesce);
         }
-        self.release_patient(topic.0);
-        self.topics.at_mut(topic.0).patience = Patience::of(coalesce);
+        self.release_patient(topic.slot);
+        self.topics.at_mut(topic.slot).patience = Patience::of(coalesce);
         Ok(())
     }
 

@@ -11,15 +11,18 @@ use crate::fault::PeerFault;
 use crate::id::{Ref, TopicId};
 use crate::limits::{LagRule, Slowdown};
 use crate::line::{self, Text};
+use crate::link::SHARDS_MAX;
 use crate::log::number_at;
 use crate::quarantine::Offence;
 use crate::rate::Rate;
-use crate::session::{Farewell, Flags, Pending, Sending};
+use crate::session::{Farewell, Flags, Pending, Phase, Sending};
 use crate::storage::{Pool, Purpose};
 use crate::time::{Duration, Instant};
 
-/// Cursors of the oldest link that are looked at per turn.
-const LOOKED_AT: u32 = 16;
+/// Readers in a topic's oldest link that are looked at per turn, or to find one that gives way.
+const LOOKED_AT: usize = 16;
+/// Feeds that may stand before them: at most one for each shard.
+const PASSED_OVER: usize = SHARDS_MAX as usize;
 /// How long the reference's disconnect threshold must be exceeded, on end.
 const DISCONNECT_AFTER: Duration = Duration::from_secs(5);
 /// Three readers of an address that are cut within ten minutes are an offence.
@@ -47,7 +50,7 @@ impl<P: Pool> Relay<'_, P> {
     pub(super) fn stall(&mut self, slot: Ref) {
         let now = self.now;
         let session = self.sessions.at_mut(slot);
-        if session.cursor.is_none() {
+        if session.cursor.is_none() && !session.flags.has(Flags::NATIVE) {
             return;
         }
         if session.flags.has(Flags::STALLED) {
@@ -91,17 +94,13 @@ impl<P: Pool> Relay<'_, P> {
 
     /// Looks at the slowest readers of a topic, once per turn that appended to it.
     pub(super) fn press(&mut self, topic_slot: Ref) {
+        self.press_native(topic_slot);
         let topic = self.topics.at(topic_slot);
         if topic.stalled == 0 || topic.log.is_empty() {
             return;
         }
         let mut queued_most = 0_u64;
-        let mut next = self.memory.at(topic.log.oldest).cursors;
-        for _ in 0..LOOKED_AT {
-            let Some(cursor) = next.some() else { break };
-            let cursor = self.cursors.at(cursor);
-            next = cursor.next();
-            let slot = cursor.session;
+        for slot in self.slowest(topic_slot) {
             let session = self.sessions.at(slot);
             let flags = session.flags;
             // One that is ending has its own deadline.
@@ -113,9 +112,50 @@ impl<P: Pool> Relay<'_, P> {
         self.hold(topic_slot, queued_most);
     }
 
-    /// Bytes of its topic that a reader has not had.
+    /// The same, of its native readers.
+    fn press_native(&mut self, topic: Ref) {
+        let lobby = self.natives.lobby;
+        if lobby.is_none() || self.topics.at(lobby).stalled == 0 {
+            return;
+        }
+        for slot in self.standing_in(self.topics.at(topic).frames.oldest) {
+            let session = self.sessions.at(slot);
+            let flags = session.flags;
+            let asked = session.is_open() && flags.has(Flags::STALLED) && !flags.has(Flags::JUMP);
+            if asked && self.lag(slot) > self.allowance() {
+                self.lags(slot);
+            }
+        }
+    }
+
+    /// Some of the readers that stand in a topic's oldest link.
+    pub(super) fn slowest(&self, topic: Ref) -> heapless::Vec<Ref, LOOKED_AT> {
+        self.standing_in(self.topics.at(topic).log.oldest)
+    }
+
+    /// Some of the readers that stand in a link. Other shards are not among them: they do not gap,
+    /// and are bounded otherwise.
+    fn standing_in(&self, link: Ref) -> heapless::Vec<Ref, LOOKED_AT> {
+        let mut found = heapless::Vec::new();
+        let mut next = link.some().map_or(Ref::NONE, |link| self.memory.at(link).cursors);
+        for _ in 0..LOOKED_AT.saturating_add(PASSED_OVER) {
+            let Some(cursor) = next.some() else { break };
+            let cursor = self.cursors.at(cursor);
+            next = cursor.next();
+            let is_feed = self.sessions.at(cursor.session).phase() == Phase::Link;
+            if !is_feed && found.push(cursor.session).is_err() {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Bytes of its topics that a reader has not had.
     pub(super) fn lag(&self, slot: Ref) -> u64 {
         let session = self.sessions.at(slot);
+        if session.flags.has(Flags::NATIVE) {
+            return self.native_lag(slot);
+        }
         let Some(cursor) = session.cursor.some() else { return 0 };
         let cursor = self.cursors.at(cursor);
         if cursor.is_behind() {
@@ -213,6 +253,10 @@ impl<P: Pool> Relay<'_, P> {
 
     /// A reader lags beyond its allowance, or acknowledged nothing for too long: its topic's rule.
     pub(super) fn lags(&mut self, slot: Ref) {
+        if self.sessions.at(slot).flags.has(Flags::NATIVE) {
+            // It is told what it misses and goes on, as long as it reads at all.
+            return self.jump_native(slot);
+        }
         match self.limits.lag_rule {
             LagRule::Cut => self.cut(slot),
             LagRule::Gap if self.lag(slot) == 0 => self.cut(slot),
@@ -234,7 +278,7 @@ impl<P: Pool> Relay<'_, P> {
         session.flags.set(Flags::PACING);
         session.pressed_at = now;
         let topic = session.topic;
-        let id = TopicId(topic);
+        let id = TopicId::new(topic);
         let topic = self.topics.at_mut(topic);
         topic.pacing = topic.pacing.saturating_add(1);
         topic.hold = topic.hold.max(self.limits.pace_delay);
@@ -333,19 +377,14 @@ impl<P: Pool> Relay<'_, P> {
             return false;
         }
         self.evicted_turn = self.turn;
-        let most = (0..self.topics.touched())
-            .map(Ref::of)
-            .max_by_key(|slot| self.topics.at(*slot).log.links);
-        let Some(oldest) = most.and_then(|topic| self.topics.at(topic).log.oldest.some()) else {
-            return false;
-        };
-        let mut next = self.memory.at(oldest).cursors;
+        let most = (0..self.topics.touched()).map(Ref::of).max_by_key(|slot| {
+            let topic = self.topics.at(*slot);
+            topic.log.links.saturating_add(topic.frames.links)
+        });
+        let Some(topic) = most else { return false };
         let mut evicted = false;
-        for _ in 0..LOOKED_AT {
-            let Some(cursor) = next.some() else { break };
-            let cursor = self.cursors.at(cursor);
-            next = cursor.next();
-            let slot = cursor.session;
+        let natives = self.standing_in(self.topics.at(topic).frames.oldest);
+        for slot in self.slowest(topic).into_iter().chain(natives) {
             let session = self.sessions.at(slot);
             if session.flags.has(Flags::STALLED) && session.is_open() {
                 self.stats.evicted_for_memory.bump();

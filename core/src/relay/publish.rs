@@ -28,6 +28,7 @@ impl<P: Pool> Relay<'_, P> {
             || matches!(self.tap, Tap(Some(_)))
             || !topic.hold.is_zero()
             || topic.waiting.is_some()
+            || topic.speaks_native()
             || topic.asks_links(self.links.full);
         // Where nobody else listens the log may stand for the sender's own cursor alone.
         let nobody = topic.cursors < 2;
@@ -56,7 +57,7 @@ impl<P: Pool> Relay<'_, P> {
             taken = next;
             if limits.report_messages {
                 let number = Some(topic.log.messages.saturating_add(messages));
-                let topic = TopicId(session.topic);
+                let topic = TopicId::new(session.topic);
                 if !self.events.push(Event::Published { conn, topic, number }) {
                     self.stats.events_dropped.bump();
                 }
@@ -86,7 +87,14 @@ impl<P: Pool> Relay<'_, P> {
         let len = u32::try_from(envelope.len()).unwrap_or(u32::MAX);
         let others = topic.cursors.saturating_sub(u32::from(own.is_some()));
         let mut number = None;
-        if others == 0 {
+        if topic.speaks_native() {
+            self.publish_line_to_both(slot, envelope, others > 0)?;
+            if !own.is_none() {
+                self.cursors.at_mut(own).own_until = self.topics.at(topic_slot).log.head;
+            }
+            let last = self.topics.at(topic_slot).log.messages.checked_sub(1);
+            number = last.filter(|_| others > 0);
+        } else if others == 0 {
             self.stats.published_to_nobody.bump();
         } else {
             let log = &mut topic.log;
@@ -162,7 +170,7 @@ impl<P: Pool> Relay<'_, P> {
         self.stats.published.bump();
         if self.limits.report_messages {
             let conn = self.id(slot);
-            self.tell(Event::Published { conn, topic: TopicId(topic_slot), number });
+            self.tell(Event::Published { conn, topic: TopicId::new(topic_slot), number });
         }
     }
 }

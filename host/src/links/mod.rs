@@ -13,6 +13,7 @@
 
 mod gate;
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +53,7 @@ struct Common {
     gates: Vec<Gate>,
     /// Connections of each.
     loads: Vec<AtomicU32>,
-    arrivals: Vec<Mutex<Vec<Arrival>>>,
+    arrivals: Vec<Mutex<VecDeque<Arrival>>>,
     /// There are some for it; spares a lock each turn.
     arrived: Vec<AtomicBool>,
     /// How many have drained.
@@ -273,7 +274,7 @@ impl Links {
         self.others.iter().flat_map(|other| &other.from).any(|inward| inward.left > 0)
     }
 
-    /// A connection that another shard accepted and handed on.
+    /// The next connection that another shard accepted and handed on: who came first is first.
     #[must_use]
     pub fn arrival(&mut self) -> Option<Arrival> {
         let common = self.common.as_ref()?;
@@ -282,7 +283,7 @@ impl Links {
             return None;
         }
         let mut waiting = common.arrivals[me].lock().unwrap_or_else(PoisonError::into_inner);
-        let arrival = waiting.pop();
+        let arrival = waiting.pop_front();
         if waiting.is_empty() {
             common.arrived[me].store(false, Ordering::Release);
         }
@@ -310,7 +311,7 @@ impl Links {
         // Until it says so itself: else all that come now would go to the same one.
         common.loads[to].fetch_add(1, Ordering::Relaxed);
         let mut waiting = common.arrivals[to].lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(arrival);
+        waiting.push_back(arrival);
         common.arrived[to].store(true, Ordering::Release);
         drop(waiting);
         common.gates[to].wake();

@@ -65,11 +65,16 @@ fn who_is_handed_on_arrives_and_wakes_its_shard() {
     links[1].listen(Waker::from(Arc::clone(&bell)));
     assert!(links[1].may_sleep());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    links[0].hand_on(1, Arrival { stream, addr, topic });
-    assert_eq!(bell.0.load(Ordering::SeqCst), 1);
+    let ports = [addr.port(), 8, 9];
+    for port in ports {
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let addr = SocketAddr::new(addr.ip(), port);
+        links[0].hand_on(1, Arrival { stream, addr, topic });
+        assert_eq!(bell.0.load(Ordering::SeqCst), 1);
+    }
     assert!(!links[1].may_sleep(), "somebody waits");
-    assert_eq!(links[1].arrival().unwrap().addr, addr);
+    let came = ports.map(|_| links[1].arrival().unwrap().addr.port());
+    assert_eq!(came, ports, "first in, first out");
     assert!(links[1].arrival().is_none() && links[1].may_sleep());
 }
 

@@ -14,6 +14,15 @@ fn is_unsafe(c: char) -> bool {
         )
 }
 
+/// Text that came from elsewhere, harmless for a terminal.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    // Writing to a string does not fail.
+    let _ = TextEscape::new(&mut out).write_str(text);
+    out
+}
+
 /// Writes to `out` what is harmless for a line of text: `\n`, `\t` and `\u{1b}` in writing.
 #[derive(Debug)]
 pub(super) struct TextEscape<'o, W: ?Sized> {

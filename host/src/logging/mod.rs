@@ -26,6 +26,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 pub use date::DateFormat;
+pub use escape::escaped;
 pub use level::LogLevel;
 pub use line::{LineFormat, LineShape, name_shard};
 pub use rotate::RotatingFile;

@@ -1,4 +1,5 @@
-//! The URL of a listener: `line://HOST:PORT/TOPIC?coalesce=SPAN`.
+//! The URL of a listener: `line://HOST:PORT/TOPIC?coalesce=SPAN`, `native://HOST:PORT`, and
+//! `mixed://` with all that `line://` has.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -15,14 +16,53 @@ pub const DEFAULT_TOPIC: &str = "main";
 /// Longest name of a topic, in bytes.
 const TOPIC_BYTES_MAX: usize = 64;
 
-/// Schemes that belong to Wardline and are not in this version.
-const LATER: [&str; 3] = ["native", "mixed", "unix"];
+/// The scheme that belongs to Wardline and is not in this version.
+const LATER: &str = "unix";
 
-/// A listener of the line dialect: where it binds and which topic its connections are on.
+/// Which dialects a listener takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialects {
+    /// The line dialect alone.
+    Line,
+    /// The native dialect alone.
+    Native,
+    /// Both: the first byte of a connection decides.
+    Mixed,
+}
+
+impl Dialects {
+    const ALL: [Self; 3] = [Self::Line, Self::Native, Self::Mixed];
+
+    /// Whether clients of the line dialect may come.
+    #[must_use]
+    pub const fn line(self) -> bool {
+        matches!(self, Self::Line | Self::Mixed)
+    }
+
+    /// Whether clients of the native dialect may come.
+    #[must_use]
+    pub const fn native(self) -> bool {
+        matches!(self, Self::Native | Self::Mixed)
+    }
+
+    /// The scheme of a URL.
+    #[must_use]
+    pub const fn scheme(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Native => "native",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
+/// A listener: where it binds, what is spoken there, and which topic its line clients are on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
+    dialects: Dialects,
     host: String,
     port: u16,
+    /// Empty of one that is native alone.
     topic: String,
     coalesce: Option<Span>,
 }
@@ -40,6 +80,19 @@ impl Listen {
         Ok(Self { host: host.to_owned(), port, ..Self::default() })
     }
 
+    /// The native listener that there is where none is named: on loopback, at 8889.
+    #[must_use]
+    pub fn native_default() -> Self {
+        let (dialects, topic) = (Dialects::Native, String::new());
+        Self { dialects, port: 8889, topic, ..Self::default() }
+    }
+
+    /// What is spoken there.
+    #[must_use]
+    pub fn dialects(&self) -> Dialects {
+        self.dialects
+    }
+
     /// The address or name, without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
@@ -52,7 +105,7 @@ impl Listen {
         self.port
     }
 
-    /// The topic.
+    /// The topic of its line clients; empty where it takes none: native clients name theirs.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
@@ -70,6 +123,12 @@ impl Listen {
         self.coalesce.map(|span| span.0)
     }
 
+    /// Whether only this machine reaches it, as far as the URL tells.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    }
+
     /// Whether this is every address of IPv4 (`0.0.0.0`) or of IPv6 (`::`).
     pub(super) fn wildcard(&self) -> Option<IpAddr> {
         self.host.parse().ok().filter(IpAddr::is_unspecified)
@@ -79,17 +138,21 @@ impl Listen {
 impl Default for Listen {
     fn default() -> Self {
         let (host, topic) = ("127.0.0.1".to_owned(), DEFAULT_TOPIC.to_owned());
-        Self { host, port: 8888, topic, coalesce: None }
+        Self { dialects: Dialects::Line, host, port: 8888, topic, coalesce: None }
     }
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, topic, coalesce } = self;
+        let Self { dialects, host, port, topic, coalesce } = self;
+        let scheme = dialects.scheme();
         if host.contains(':') {
-            write!(f, "line://[{host}]:{port}/{topic}")?;
+            write!(f, "{scheme}://[{host}]:{port}")?;
         } else {
-            write!(f, "line://{host}:{port}/{topic}")?;
+            write!(f, "{scheme}://{host}:{port}")?;
+        }
+        if dialects.line() {
+            write!(f, "/{topic}")?;
         }
         match coalesce {
             Some(span) => write!(f, "?coalesce={}", span.shown()),
@@ -103,32 +166,42 @@ impl FromStr for Listen {
 
     fn from_str(url: &str) -> Result<Self, ListenError> {
         let Some((scheme, rest)) = url.split_once("://") else {
-            return Err(ListenError::new("must be line://HOST:PORT/TOPIC", url));
+            let sentence = "must be line://HOST:PORT/TOPIC or native://HOST:PORT";
+            return Err(ListenError::new(sentence, url));
         };
-        if LATER.contains(&scheme) {
-            let sentence = format!("{scheme}:// is not in this version; it has line://");
-            return Err(ListenError::new(&sentence, url));
+        if scheme == LATER {
+            let sentence = "unix:// is not in this version; it has line://, native:// and mixed://";
+            return Err(ListenError::new(sentence, url));
         }
-        if scheme != "line" {
-            return Err(ListenError::new("must begin with line://", url));
-        }
+        let Some(dialects) = Dialects::ALL.into_iter().find(|known| known.scheme() == scheme)
+        else {
+            let sentence = "must begin with line://, native:// or mixed://";
+            return Err(ListenError::new(sentence, url));
+        };
         let (rest, query) = match rest.rsplit_once('?') {
             Some((rest, query)) => (rest, Some(query)),
             None => (rest, None),
         };
         let coalesce = query.map(read_query).transpose();
         let coalesce = coalesce.map_err(|sentence| ListenError::new(&sentence, url))?;
-        let (authority, topic) = match rest.split_once('/') {
-            Some((authority, "")) => (authority, DEFAULT_TOPIC),
-            Some((authority, topic)) => (authority, topic),
-            None => (rest, DEFAULT_TOPIC),
-        };
+        let (authority, topic) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = split_authority(authority, url)?;
         let Ok(port) = port.parse::<u16>() else {
             return Err(ListenError::new("needs a port of 0 to 65535", url));
         };
-        check_topic(topic).map_err(|wrong| ListenError::new(&wrong.0, url))?;
-        Ok(Self { host: host.to_owned(), port, topic: topic.to_owned(), coalesce })
+        let topic = match (dialects.line(), topic) {
+            (true, "") => DEFAULT_TOPIC,
+            (true, topic) => topic,
+            (false, "") if coalesce.is_none() => "",
+            (false, _) => {
+                let sentence = "may have nothing behind its port: native clients name their topics";
+                return Err(ListenError::new(sentence, url));
+            }
+        };
+        if dialects.line() {
+            check_topic(topic).map_err(|wrong| ListenError::new(&wrong.0, url))?;
+        }
+        Ok(Self { dialects, host: host.to_owned(), port, topic: topic.to_owned(), coalesce })
     }
 }
 
@@ -249,10 +322,12 @@ mod tests {
         let cases = [
             ("", "must be line://"),
             ("127.0.0.1:8888", "must be line://"),
-            ("tcp://127.0.0.1:8888", "must begin with line://"),
+            ("tcp://127.0.0.1:8888", "must begin with line://, native:// or mixed://"),
             ("LINE://127.0.0.1:8888", "must begin with line://"),
-            ("native://[::1]:8889", "native:// is not in this version"),
-            ("mixed://[::1]:8889", "mixed:// is not in this version"),
+            ("native://[::1]:8889/main", "may have nothing behind its port"),
+            ("native://[::1]:8889?coalesce=1ms", "may have nothing behind its port"),
+            ("native://[::1]", "needs a port"),
+            ("mixed://[::1]:8889/a*", "topic's name"),
             ("unix:///run/x", "unix:// is not in this version"),
             ("line://", "needs a port"),
             ("line://127.0.0.1", "needs a port"),
@@ -283,6 +358,25 @@ mod tests {
             assert!(wrong.contains(says), "{url}: {wrong}");
             assert!(wrong.contains(&format!("{url:?}")), "{url}: {wrong}");
         }
+    }
+
+    #[test]
+    fn each_scheme_says_what_is_spoken() {
+        let cases = [
+            ("line://h:1/a", Dialects::Line, "a", "line://h:1/a"),
+            ("native://h:1", Dialects::Native, "", "native://h:1"),
+            ("native://[::1]:0/", Dialects::Native, "", "native://[::1]:0"),
+            ("mixed://h:1", Dialects::Mixed, "main", "mixed://h:1/main"),
+            ("mixed://h:1/a?coalesce=1ms", Dialects::Mixed, "a", "mixed://h:1/a?coalesce=1ms"),
+        ];
+        for (url, dialects, topic, shown) in cases {
+            let listen: Listen = url.parse().unwrap();
+            assert_eq!((listen.dialects(), listen.topic()), (dialects, topic), "{url}");
+            assert_eq!(listen.to_string(), shown);
+            assert_eq!(shown.parse::<Listen>().unwrap(), listen);
+        }
+        assert_eq!(Listen::native_default().to_string(), "native://127.0.0.1:8889");
+        assert_eq!(Listen::default().dialects(), Dialects::Line);
     }
 
     #[test]

@@ -8,5 +8,5 @@ mod network;
 pub use accept::AcceptErrors;
 pub(crate) use bind::NOT_SENT_BYTES_MAX;
 pub use bind::{BindError, Listener, ShardListeners, Tuning, bind_all, bind_shards};
-pub use listen::{DEFAULT_TOPIC, Listen, ListenError};
+pub use listen::{DEFAULT_TOPIC, Dialects, Listen, ListenError};
 pub use network::parse_network;

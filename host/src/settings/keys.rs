@@ -8,6 +8,7 @@ use wardline_core::{Duration, LagRule, Limits, Network};
 use super::value::{
     Bytes, Engine, LogFormat, PerMinute, PerSecond, Rate, Seconds, Setting, Shards, Span, read_text,
 };
+use crate::access::Open;
 use crate::logging::{DateFormat, LogLevel, Template};
 use crate::net::{Listen, parse_network};
 
@@ -132,7 +133,7 @@ settings! {
         /// Threads that relay, a core each: a number, or auto, which is one for now.
         shards: Shards = Shards(1), Restart;
         /// Where to listen, and the topic of each listener.
-        listen: Vec<Listen> = vec![Listen::default()], Restart;
+        listen: Vec<Listen> = vec![Listen::default(), Listen::native_default()], Restart;
         /// A file that gets the number of the process, and is removed at its end.
         pid_file: Option<PathBuf> = None, Restart;
         /// A file that gets the URL of each listener with its real port, once all are bound.
@@ -163,6 +164,44 @@ settings! {
         flow_control_delay: Option<Span> = None, Restart;
         /// Messages queued for a reader from which it is closed, after 5 s on end.
         disconnect_threshold: Option<u64> = None, Restart;
+    }
+
+    /// Clients of the native dialect.
+    native: NativeSettings {
+        /// The key that this relay proves itself by, a file; unset: one in the state directory.
+        key: Option<PathBuf> = None, Restart;
+        /// A file with the keys that may connect, a line each, and what each of them may do.
+        authorized_keys: Option<PathBuf> = None, Live;
+        /// Who may connect that does not stand there: loopback (this machine), always, never.
+        open: Open = Open::Loopback, Live;
+        /// Longest payload of a message.
+        max_payload: Bytes = Bytes(64 << 10), Restart;
+        /// Messages that a connection may send in a second; 0: no limit.
+        messages_per_second: PerSecond = Rate(1_000), Restart;
+        /// Bytes that a connection may send in a second; 0: no limit.
+        bytes_per_second: Bytes = Bytes(8 << 20), Restart;
+        /// Deliveries that a connection may cause in a second; 0: no limit.
+        deliveries_per_second: PerSecond = Rate(1_000_000), Restart;
+        /// What a topic keeps for who comes later.
+        retention_bytes: Bytes = Bytes(256 << 10), Restart;
+        /// For how long it keeps that.
+        retention: Span = Span(Duration::from_secs(60)), Restart;
+        /// How long a session that lost its connection can be had back.
+        resume: Span = Span(Duration::from_secs(60)), Restart;
+        /// How long a session may live in all.
+        resume_total: Span = Span(Duration::from_secs(24 * 3_600)), Restart;
+        /// Sessions that are kept to be had back.
+        resume_entries: u32 = 16_384, Restart;
+        /// Sessions of one identity, one for each of its devices.
+        sessions_per_identity: u32 = 4, Restart;
+        /// Work that a newcomer has to show: bits of the puzzle; 0: none.
+        puzzle_bits: u32 = 0, Restart;
+        /// Handshakes of one address in a second.
+        handshakes_per_second: PerSecond = Rate(20), Restart;
+        /// Handshakes of all in a second.
+        handshakes_total_per_second: PerSecond = Rate(2_000), Restart;
+        /// Connections that have not proved who they are.
+        half_open: u32 = 1_024, Restart;
     }
 
     /// How much a relay holds.

@@ -1,7 +1,8 @@
 //! What the core is told of the settings.
 
 use wardline_core::{
-    COALESCE_MAX, ConfigError, Duration, Limits, LineLimits, QuarantineLimits, Slowdown,
+    COALESCE_MAX, ConfigError, Duration, Limits, LineLimits, NativeLimits, QuarantineLimits,
+    Slowdown,
 };
 
 use super::keys::{FLOW_CONTROL_DELAY, Settings, THROTTLE_DELAY};
@@ -18,6 +19,11 @@ impl Settings {
         let mut wrong = Vec::new();
         let limits = self.limits_unchecked(&mut wrong);
         if let (true, Err(error)) = (wrong.is_empty(), limits.check()) {
+            wrong.push((key_of(error), error.sentence().to_owned()));
+        }
+        if let (true, true, Err(error)) =
+            (wrong.is_empty(), self.speaks_native(), limits.check_native())
+        {
             wrong.push((key_of(error), error.sentence().to_owned()));
         }
         let shards = self.server.shards.count();
@@ -42,6 +48,7 @@ impl Settings {
             wrong.push(("server.listen", "must name at least one listener".to_owned()));
         }
         self.check_coalesce(wrong);
+        self.check_native(wrong);
         let entries = [
             ("quarantine.entries_v4", quarantine.entries_v4),
             ("quarantine.entries_v6", quarantine.entries_v6),
@@ -71,6 +78,7 @@ impl Settings {
             // Bodies reach the log by the tap; these events are for tests.
             report_messages: false,
             line,
+            native: self.native_limits(),
             quarantine: QuarantineLimits {
                 threshold_points: quarantine.threshold_points,
                 point: default.quarantine.point,
@@ -97,6 +105,70 @@ impl Settings {
                 let sentence = format!("topic {topic:?} has two values of coalesce");
                 wrong.push(("server.listen", sentence));
             }
+        }
+    }
+
+    /// Whether a listener takes native clients.
+    #[must_use]
+    pub fn speaks_native(&self) -> bool {
+        self.server.listen.iter().any(|listen| listen.dialects().native())
+    }
+
+    fn native_limits(&self) -> NativeLimits {
+        let native = &self.native;
+        let bytes = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+        NativeLimits {
+            payload_bytes_max: bytes(native.max_payload.0),
+            messages_per_second: native.messages_per_second.0,
+            bytes_per_second: bytes(native.bytes_per_second.0),
+            deliveries_per_second: native.deliveries_per_second.0,
+            retention_bytes: bytes(native.retention_bytes.0),
+            retention: native.retention.0,
+            resume: native.resume.0,
+            resume_total: native.resume_total.0,
+            sessions_per_identity: native.sessions_per_identity,
+            puzzle_bits: u8::try_from(native.puzzle_bits).unwrap_or(u8::MAX),
+            handshakes_per_second: native.handshakes_per_second.0,
+            handshakes_total_per_second: native.handshakes_total_per_second.0,
+            ..NativeLimits::DEFAULT
+        }
+    }
+
+    /// Each setting of the native dialect within its bounds.
+    fn check_native(&self, wrong: &mut Vec<Wrong>) {
+        let native = &self.native;
+        let mut within = |key, value: u64, least: u64, most: u64, said: &str| {
+            if !(least..=most).contains(&value) {
+                wrong.push((key, format!("must be {said}")));
+            }
+        };
+        let number = u64::from;
+        within("native.max_payload", native.max_payload.0, 1 << 10, 1 << 20, "1KiB to 1MiB");
+        let counts = [
+            ("native.resume_entries", native.resume_entries, 0),
+            ("native.sessions_per_identity", native.sessions_per_identity, 1),
+            ("native.handshakes_per_second", native.handshakes_per_second.0, 1),
+            ("native.handshakes_total_per_second", native.handshakes_total_per_second.0, 1),
+            ("native.half_open", native.half_open, 1),
+        ];
+        for (key, value, least) in counts {
+            within(key, number(value), least, 1 << 24, &format!("{least} to 16777216"));
+        }
+        within("native.puzzle_bits", number(native.puzzle_bits), 0, 22, "0 to 22");
+        let (bytes, least) = (native.bytes_per_second.0, native.max_payload.0);
+        let said = "0, or at least native.max_payload and less than 4GiB";
+        if bytes > 0 {
+            within("native.bytes_per_second", bytes, least, number(u32::MAX), said);
+        }
+        let most = number(u32::MAX);
+        within("native.retention_bytes", native.retention_bytes.0, 0, most, "less than 4GiB");
+        let spans = [
+            ("native.retention", native.retention, HOUR.times(24), "at most 24h"),
+            ("native.resume", native.resume, HOUR.times(24), "at most 24h"),
+            ("native.resume_total", native.resume_total, HOUR.times(24 * 7), "at most 7d"),
+        ];
+        for (key, span, most, said) in spans {
+            within(key, span.0.as_nanos(), 0, most.as_nanos(), said);
         }
     }
 
@@ -160,7 +232,9 @@ fn key_of(error: ConfigError) -> &'static str {
         ConfigError::EnvelopeBytes => "line.max_out_bytes",
         ConfigError::Coalesce => "line.coalesce",
         ConfigError::Quarantine => "quarantine.threshold_points",
-        ConfigError::Shards => "server.shards",
+        ConfigError::Shards | ConfigError::NativeShards => "server.shards",
+        ConfigError::Native | ConfigError::NativeBytes => "native.max_payload",
+        ConfigError::NativeKey => "native.key",
         ConfigError::TopicName | ConfigError::Full | ConfigError::SlotsMissing => "server.listen",
     }
 }

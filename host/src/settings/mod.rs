@@ -15,11 +15,12 @@ mod toml_file;
 mod value;
 
 pub use keys::{
-    KEYS, Key, LimitSettings, LineSettings, LogSettings, PressureSettings, QuarantineSettings,
-    Reload, ServerSettings, Settings,
+    KEYS, Key, LimitSettings, LineSettings, LogSettings, NativeSettings, PressureSettings,
+    QuarantineSettings, Reload, ServerSettings, Settings,
 };
 pub use load::{Changes, Flag, Loaded, Sources};
 pub use problem::{Origin, Problem, Problems};
+pub(crate) use value::read_word;
 pub use value::{
     Bytes, Engine, LogFormat, PerMinute, PerSecond, Rate, Seconds, Setting, Shards, Span, read_text,
 };

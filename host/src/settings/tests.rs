@@ -5,6 +5,7 @@ use wardline_core::{Duration, LagRule, Limits, Slowdown};
 use super::toml_file::key_names;
 use super::*;
 use crate::logging::{LineShape, LogOptions, Terminal};
+use crate::net::Listen;
 use crate::scratch::Scratch;
 
 const EVERYTHING: &str = r#"
@@ -27,6 +28,25 @@ throttle_delay = "50ms"
 flow_control_threshold = 20
 flow_control_delay = "1s"
 disconnect_threshold = 30
+
+[native]
+key = "/etc/w.key"
+authorized_keys = "/etc/w.keys"
+open = "never"
+max_payload = "128KiB"
+messages_per_second = "500/s"
+bytes_per_second = "1MiB"
+deliveries_per_second = 100_000
+retention_bytes = "1MiB"
+retention = "2min"
+resume = "30s"
+resume_total = "1h"
+resume_entries = 100
+sessions_per_identity = 8
+puzzle_bits = 16
+handshakes_per_second = 5
+handshakes_total_per_second = 50
+half_open = 64
 
 [limits]
 connections = 100
@@ -94,7 +114,8 @@ fn nothing_said_is_the_defaults() {
     let loaded = Sources::default().load().unwrap();
     assert_eq!(loaded.limits, Limits::DEFAULT);
     assert_eq!(loaded.settings, Settings::default());
-    assert_eq!(loaded.settings.server.listen[0].to_string(), "line://127.0.0.1:8888/main");
+    let listen: Vec<_> = loaded.settings.server.listen.iter().map(Listen::to_string).collect();
+    assert_eq!(listen, ["line://127.0.0.1:8888/main", "native://127.0.0.1:8889"]);
     assert_eq!(loaded.settings.quarantine.exempt.len(), 2);
     assert!(loaded.without_meaning.is_empty());
     for key in KEYS {
@@ -209,14 +230,20 @@ const WRONG: &[(&str, &str)] = &[
     ("[line]\nmax_bytes = \"5GiB\"\n", "w.toml:2:13: line.max_bytes: must be less than 4GiB"),
     ("[line]\nmax_out_bytes = 1\n", "w.toml:2:17: line.max_out_bytes: line.max_out_bytes must be"),
     ("[quarantine]\nthreshold_points = 0\n", "w.toml:2:20: quarantine.threshold_points: "),
+    ("[native]\nopen = \"yes\"\n", "w.toml:2:8: native.open: must be \"loopback\" or \"always\""),
+    ("[native]\nmax_payload = \"2MiB\"\n", "w.toml:2:15: native.max_payload: must be 1KiB to 1MiB"),
+    ("[native]\npuzzle_bits = 23\n", "w.toml:2:15: native.puzzle_bits: must be 0 to 22"),
+    ("[native]\nhalf_open = 0\n", "w.toml:2:13: native.half_open: must be 1 to 16777216"),
+    ("[native]\nbytes_per_second = 9\n", "w.toml:2:20: native.bytes_per_second: must be 0, or at"),
+    ("[native]\nresume_total = \"8d\"\n", "w.toml:2:16: native.resume_total: must be at most 7d"),
     ("[limits]\ndrain = \"2h\"\n", "w.toml:2:9: limits.drain: must be at most 1h"),
     (
         "[server]\nshards = 17\n",
         "w.toml:2:10: server.shards: must be \"auto\" or a number of 1 to 16",
     ),
     (
-        "[server]\nlisten = [\"native://h:1\"]\n",
-        "w.toml:2:10: server.listen: native:// is not in this version",
+        "[server]\nlisten = [\"native://h:1/a\"]\n",
+        "w.toml:2:10: server.listen: may have nothing behind its port",
     ),
     ("[server]\nlisten = []\n", "w.toml:2:10: server.listen: must name at least one listener"),
     ("[line\n", "w.toml:1:6: "),

@@ -55,7 +55,7 @@ pub(super) fn must_be(what: &str, value: &Value) -> String {
 }
 
 /// One of a few words.
-pub(super) fn read_word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
+pub(crate) fn read_word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
     let found = value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
     found.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let all: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();

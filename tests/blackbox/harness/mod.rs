@@ -6,16 +6,20 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+mod background;
 mod client;
 #[cfg(all(target_os = "linux", not(wardline_portable)))]
 pub(crate) mod forbidden;
+pub(crate) mod native;
 #[cfg(target_os = "linux")]
 pub(crate) mod process;
 mod pulse;
 mod relay;
 mod vectors;
 
+pub(crate) use background::Background;
 pub(crate) use client::{Client, Dial, End, Heard};
+pub(crate) use native::{NativeClient, NativeDial, Said};
 pub(crate) use pulse::Pulse;
 pub(crate) use relay::{Launch, Outcome, Relay, wardline};
 pub(crate) use vectors::{Vector, vectors};

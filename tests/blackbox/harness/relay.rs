@@ -11,7 +11,7 @@ use std::{env, fs};
 
 use tempfile::TempDir;
 
-use super::{Client, Dial, PATIENCE, wait_until};
+use super::{Client, Dial, NativeClient, NativeDial, PATIENCE, wait_until};
 
 /// A command that runs the binary, without what the environment would tell it.
 pub(crate) fn wardline() -> Command {
@@ -99,6 +99,18 @@ impl Launch {
         Self::new(engine).set("line.rate_limit_msgs_per_minute", "0")
     }
 
+    /// For both dialects and without limits of the rate: listeners of the native dialect, of lines
+    /// on `main`, and of both on `main`.
+    pub(crate) fn of_both(engine: &'static str) -> Self {
+        Self::talkative(engine)
+            .listen("native://127.0.0.1:0")
+            .listen("line://127.0.0.1:0/main")
+            .listen("mixed://127.0.0.1:0/main")
+            .set("native.messages_per_second", "0")
+            .set("native.bytes_per_second", "0")
+            .set("native.deliveries_per_second", "0")
+    }
+
     /// So many shards; [`Relay::dial_shard`] reaches each.
     pub(crate) fn shards(mut self, shards: usize) -> Self {
         self.shards = shards;
@@ -161,6 +173,8 @@ impl Launch {
         for url in &listen {
             command.args(["--listen", url]);
         }
+        // What it keeps goes with it, unless told otherwise.
+        command.env("STATE_DIRECTORY", dir.path().join("state"));
         command.args(&self.arguments).envs(self.environment);
         command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = (self.spawn)(&mut command).expect("the binary can be started");
@@ -201,8 +215,8 @@ impl Relay {
     /// The address of a listener, in the order of `--listen`.
     pub(crate) fn address_of(&self, listener: usize) -> SocketAddr {
         let url = &self.urls[listener];
-        let rest = url.strip_prefix("line://").expect("a line listener");
-        let authority = rest.split('/').next().expect("never empty");
+        let (_, rest) = url.split_once("://").expect("a URL");
+        let authority = rest.split(['/', ' ']).next().expect("never empty");
         authority.parse().unwrap_or_else(|_| panic!("no address in {url:?}"))
     }
 
@@ -227,6 +241,17 @@ impl Relay {
     /// A client of another listener.
     pub(crate) fn connect_to(&self, listener: usize) -> Client {
         Dial::new(self.address_of(listener)).connect()
+    }
+
+    /// A native client of the first listener, with the key of that number.
+    #[track_caller]
+    pub(crate) fn native(&self, number: u64) -> NativeClient {
+        self.native_dial(number).connect()
+    }
+
+    /// How to become one.
+    pub(crate) fn native_dial(&self, number: u64) -> NativeDial {
+        NativeDial::new(self.address(), number)
     }
 
     /// A client of the first listener that comes from `127.0.0.last`.
@@ -370,13 +395,13 @@ impl Drop for Relay {
 
 /// A stream of a child that is read as it comes, so that the child never waits for us.
 #[derive(Debug)]
-struct Captured {
+pub(super) struct Captured {
     bytes: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,
 }
 
 impl Captured {
-    fn of(mut stream: impl Read + Send + 'static) -> Self {
+    pub(super) fn of(mut stream: impl Read + Send + 'static) -> Self {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&bytes);
         let reader = thread::spawn(move || {
@@ -392,18 +417,18 @@ impl Captured {
         self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn so_far(&self) -> String {
+    pub(super) fn so_far(&self) -> String {
         String::from_utf8_lossy(&self.bytes()).into_owned()
     }
 
-    fn finished(self) -> String {
+    pub(super) fn finished(self) -> String {
         let _ = self.reader.join();
         let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
-fn wait_for(child: &mut Child, at_most: Duration) -> Option<ExitStatus> {
+pub(super) fn wait_for(child: &mut Child, at_most: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + at_most;
     loop {
         if let Some(status) = child.try_wait().expect("our own child") {

@@ -150,9 +150,13 @@ impl<'s, 'p> Shard<'s, 'p> {
             if taken && (seen < FULL_LOOK || self.pressed || all >= TURN_COMPLETIONS) {
                 break;
             }
+            // Where the kernel takes nothing for long, this is an error.
             self.sockets.ring.enter(Wait::No)?;
         }
         self.arrived = arrived;
+        while let Some(conn) = self.sockets.end_rest(now) {
+            self.release(conn, now);
+        }
         self.resume_sends(now);
         self.admit(now);
         Ok(())
@@ -183,6 +187,7 @@ impl<'s, 'p> Shard<'s, 'p> {
             let (conn, given, closing) = (socket.conn, socket.given as usize, socket.closing);
             match usize::try_from(socket.taken) {
                 Ok(taken) => {
+                    socket.hoped &= taken == 0;
                     if taken < given {
                         self.sockets.await_room(conn);
                     }
@@ -201,8 +206,13 @@ impl<'s, 'p> Shard<'s, 'p> {
     fn send_failed(&mut self, conn: ConnId, then: Instant) {
         let Some(socket) = self.sockets.of(conn) else { return };
         match Errno::from_raw_os_error(socket.taken.saturating_neg()) {
-            Errno::AGAIN => {
+            Errno::AGAIN if !socket.hoped => {
                 self.sockets.await_room(conn);
+                self.relay.handle_sent(then, conn, 0, false);
+            }
+            // It is not its peer that it waits for, but memory of the kernel's.
+            Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS => {
+                self.sockets.rest(conn, self.turn_at);
                 self.relay.handle_sent(then, conn, 0, false);
             }
             Errno::INTR => self.relay.handle_sent(then, conn, 0, false),
@@ -310,6 +320,7 @@ impl<'s, 'p> Shard<'s, 'p> {
         let socket = self.sockets.at(tag.index()).filter(|socket| tag.is_of(socket.conn));
         let Some(socket) = socket else { return };
         socket.full = false;
+        socket.hoped = true;
         let conn = socket.conn;
         self.sockets.put_off.push(conn);
         self.release(conn, now);
@@ -358,10 +369,8 @@ impl<'s, 'p> Shard<'s, 'p> {
             Next::Wait(_) if again || !self.links.may_sleep() => return Wait::No,
             Next::Wait(until) => until,
         };
-        let until = match (until, self.doors.rest_until()) {
-            (Some(until), Some(doors)) => Some(until.min(doors)),
-            (until, doors) => until.or(doors),
-        };
+        let until = [until, self.doors.rest_until(), self.sockets.rest_until()];
+        let until = until.into_iter().flatten().min();
         until.map_or(Wait::Some, |until| {
             Wait::AtMost(std::time::Duration::from_nanos(until.since(now).as_nanos()))
         })

@@ -3,10 +3,15 @@
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 
-use wardline_core::{Carrier, ConnId, Event, GATHER_MAX, Gather, Limits, Started};
+use wardline_core::{
+    Carrier, ConnId, Duration, Event, GATHER_MAX, Gather, Instant, Limits, Started,
+};
 use wardline_host::events::Events;
 
 use crate::sys::{Kind, RawPool, Ring, unacknowledged};
+
+/// How long a socket rests that takes nothing although it has room.
+const REST: Duration = Duration::from_millis(10);
 
 /// How a socket is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub(super) struct Socket {
     pub(super) ended: bool,
     /// It took less than it was given; nothing is sent to it until it says that it can take more.
     pub(super) full: bool,
+    /// It said that it can take more, and has taken nothing since.
+    pub(super) hoped: bool,
     /// A send was started, and the relay was not told what became of it.
     pub(super) sending: bool,
     /// To be closed, once nothing of it is under way.
@@ -90,6 +97,10 @@ pub(super) struct Sockets<'p> {
     /// Connections to which it is time to send, now that their sockets can take more, or that
     /// others were heard.
     pub(super) put_off: Vec<ConnId>,
+    /// Sockets that took nothing although they have room, for the kernel is short of memory: they
+    /// are full, and are asked for room once they have rested.
+    resting: Vec<ConnId>,
+    rest_until: Option<Instant>,
     pub(super) events: Events,
 }
 
@@ -110,6 +121,8 @@ impl<'p> Sockets<'p> {
             send_bytes: limits.send_bytes as usize,
             slow_send_bytes: limits.slow_send_bytes as usize,
             put_off: Vec::with_capacity(sockets),
+            resting: Vec::with_capacity(sockets),
+            rest_until: None,
             events: Events::default(),
         }
     }
@@ -139,6 +152,7 @@ impl<'p> Sockets<'p> {
             paused: false,
             ended: false,
             full: false,
+            hoped: false,
             sending: false,
             closing: false,
         };
@@ -196,6 +210,39 @@ impl<'p> Sockets<'p> {
         if !socket.closing && !std::mem::replace(&mut socket.full, true) {
             ring.await_room(socket.stream.as_fd(), conn);
         }
+    }
+
+    /// A socket took nothing although it has room: who asks it again at once asks for ever.
+    pub(super) fn rest(&mut self, conn: ConnId, now: Instant) {
+        let Some(socket) = self.of(conn) else { return };
+        if !socket.closing && !std::mem::replace(&mut socket.full, true) {
+            self.resting.push(conn);
+            self.rest_until.get_or_insert(now.after(REST));
+        }
+    }
+
+    /// When those that rest are to be asked again.
+    pub(super) const fn rest_until(&self) -> Option<Instant> {
+        self.rest_until
+    }
+
+    /// Asks those that have rested for room. Gives one that is to be closed instead.
+    pub(super) fn end_rest(&mut self, now: Instant) -> Option<ConnId> {
+        if self.rest_until.is_none_or(|at| at > now) {
+            return None;
+        }
+        while let Some(conn) = self.resting.pop() {
+            let Self { ring, table, .. } = self;
+            let socket = table.get_mut(conn.index()).and_then(Option::as_mut);
+            let Some(socket) = socket.filter(|socket| socket.conn == conn) else { continue };
+            if socket.closing {
+                socket.full = false;
+                return Some(conn);
+            }
+            ring.await_room(socket.stream.as_fd(), conn);
+        }
+        self.rest_until = None;
+        None
     }
 
     /// Stops the receive that is under way, if there is one; it completes all the same.
@@ -257,7 +304,8 @@ impl<'p> Carrier<RawPool<'p>> for Sockets<'p> {
         socket.sending = true;
         let slow = i64::from(socket.taken) < i64::from(socket.given);
         let most = if slow { self.slow_send_bytes } else { self.send_bytes };
-        let all = gather.bytes() < most && gather.ranges().len() < GATHER_MAX;
+        let all =
+            gather.bytes() < most && gather.ranges().len() < GATHER_MAX && !gather.is_followed();
         // Unless the kernel says otherwise, all of it.
         socket.given = u32::try_from(gather.bytes()).unwrap_or(u32::MAX);
         socket.taken = i32::try_from(gather.bytes()).unwrap_or(i32::MAX);

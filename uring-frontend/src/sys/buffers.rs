@@ -5,9 +5,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
-
-/// The kernel wants the ring to begin at a page.
-const PAGE: usize = 4096;
+use rustix::param::page_size;
 
 /// A group of buffers of one size.
 ///
@@ -136,13 +134,15 @@ impl Drop for Buffers {
     }
 }
 
+/// The kernel wants the ring to begin at a page, whose size is not the same on all machines.
 fn entries_layout(count: u16) -> Layout {
     let bytes = usize::from(count) * size_of::<BufRingEntry>();
-    Layout::from_size_align(bytes, PAGE).expect("some pages")
+    Layout::from_size_align(bytes, page_size()).expect("some pages")
 }
 
 fn memory_layout(count: u16, size: u32) -> Layout {
-    Layout::from_size_align(usize::from(count) * size as usize, PAGE).expect("some pages")
+    let bytes = usize::from(count) * size as usize;
+    Layout::from_size_align(bytes, page_size()).expect("some pages")
 }
 
 /// Zeroed memory, which costs nothing before it is used.
@@ -208,6 +208,13 @@ mod tests {
         left.extend(out.iter().map(|(buffer, _)| *buffer));
         left.sort_unstable();
         assert_eq!(left, (100..108).collect::<Vec<u16>>(), "each buffer is there once");
+    }
+
+    #[test]
+    fn a_ring_begins_at_a_page_however_large_that_is() {
+        assert_eq!(entries_layout(8).align(), page_size());
+        let rings = [2, 8, 256].map(|count| Buffers::new(0, 0, count, 16));
+        assert!(rings.iter().all(|ring| ring.address().is_multiple_of(page_size() as u64)));
     }
 
     #[test]

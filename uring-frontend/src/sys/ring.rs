@@ -43,8 +43,11 @@ const SMALL_PER_WAKE: u32 = 32;
 const LARGE: u16 = 8;
 /// See [`Ring::send`].
 const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-/// How often a queue that stays full is tried to be emptied.
+/// Calls on end in which the kernel may take nothing of what it is handed, for want of memory; and
+/// after how many of them, and for how long, we wait before the next one. A second in all.
 const TRIES: u32 = 1_000;
+const TRIES_AT_ONCE: u32 = 20;
+const TRY_PAUSE: Duration = Duration::from_millis(1);
 /// How long operations may take to end once they are cancelled.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -90,6 +93,8 @@ pub(crate) struct Ring<'p> {
     large: ManuallyDrop<Buffers>,
     /// Operations whose last completion has not come.
     under_way: u64,
+    /// Calls on end in which the kernel took nothing of what it was handed.
+    refused: u32,
     /// Why the ring cannot be used any more.
     broken: Option<io::Error>,
     lent: PhantomData<&'p ()>,
@@ -107,9 +112,13 @@ impl<'p> Ring<'p> {
     /// # Errors
     /// The system's, where it has no io_uring, forbids it, or has one that is too old.
     pub(crate) fn new(connections: u32, receive_bytes: u32) -> io::Result<Self> {
+        Self::of(build(connections)?, receive_bytes)
+    }
+
+    fn of(ring: IoUring, receive_bytes: u32) -> io::Result<Self> {
         let mut small = Buffers::new(0, 0, SMALL, small_bytes(receive_bytes));
         let mut large = Buffers::new(1, SMALL, LARGE, receive_bytes);
-        let ring = Box::new(build(connections)?);
+        let ring = Box::new(ring);
         for buffers in [&mut small, &mut large] {
             // SAFETY: the entries live until `drop` has unregistered them, or for ever.
             unsafe {
@@ -138,6 +147,7 @@ impl<'p> Ring<'p> {
             small: ManuallyDrop::new(small),
             large: ManuallyDrop::new(large),
             under_way: 0,
+            refused: 0,
             broken: None,
             lent: PhantomData,
         })
@@ -207,7 +217,10 @@ impl<'p> Ring<'p> {
                 opcode::Send::new(fd, pool.address(*range), range.len).flags(SEND_FLAGS).build()
             }
             _ => {
-                if self.messages.is_full() {
+                while self.messages.is_full() {
+                    if self.broken.is_some() {
+                        return;
+                    }
                     self.flush();
                 }
                 opcode::SendMsg::new(fd, self.messages.put(pool, ranges))
@@ -250,7 +263,8 @@ impl<'p> Ring<'p> {
     /// What the entry names must stay until its last completion.
     unsafe fn stage(&mut self, entry: &squeue::Entry, tag: Tag) {
         let entry = entry.clone().user_data(tag.0);
-        for _ in 0..TRIES {
+        // It comes to an end: the kernel takes something, or the ring is broken.
+        while self.broken.is_none() {
             // SAFETY: the caller's promise.
             if unsafe { self.submissions.push(&entry) }.is_ok() {
                 self.under_way += u64::from(tag.kind() != Some(Kind::Send));
@@ -260,9 +274,7 @@ impl<'p> Ring<'p> {
                 return;
             }
             self.flush();
-            std::thread::yield_now();
         }
-        self.broken.get_or_insert_with(|| io::Error::other("the kernel takes no submissions"));
     }
 
     /// Hands the kernel what was staged. Nothing that waits is worked on meanwhile: what came in
@@ -275,7 +287,7 @@ impl<'p> Ring<'p> {
         }
         // SAFETY: no argument; the entries are valid, as `stage` was promised.
         let entered = unsafe { self.submitter.enter::<libc::sigset_t>(staged as u32, 0, 0, None) };
-        self.entered(entered);
+        self.entered(staged, entered);
     }
 
     /// Hands the kernel what was staged, has it work on what has come in, and waits.
@@ -284,7 +296,8 @@ impl<'p> Ring<'p> {
     /// The ring cannot be used any more.
     pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         self.submissions.sync();
-        let staged = self.submissions.len() as u32;
+        let handed = self.submissions.len();
+        let staged = handed as u32;
         let flags = EnterFlags::GETEVENTS;
         // SAFETY: the argument, where there is one, is what the flag says, and lives until the
         // call is over; the entries are valid, as `stage` was promised.
@@ -300,11 +313,11 @@ impl<'p> Ring<'p> {
                 }
             }
         };
-        self.entered(entered);
+        self.entered(handed, entered);
         self.broken.take().map_or(Ok(()), Err)
     }
 
-    fn entered(&mut self, entered: io::Result<usize>) {
+    fn entered(&mut self, handed: usize, entered: io::Result<usize>) {
         self.submissions.sync();
         if self.submissions.is_empty() {
             self.messages.clear();
@@ -313,12 +326,30 @@ impl<'p> Ring<'p> {
             // It had no memory to keep one: nobody knows whose send fell short.
             self.broken.get_or_insert_with(|| io::Error::other("the kernel lost a completion"));
         }
-        let Err(error) = entered else { return };
-        match Errno::from_io_error(&error) {
+        let error = entered.err();
+        match error.as_ref().map(Errno::from_io_error) {
             // Nothing came in time; a signal; completions that first have to be taken; no memory
             // for now.
-            Some(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN) => {}
-            Some(_) | None => self.broken = Some(error),
+            None | Some(Some(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN)) => {}
+            Some(_) => self.broken = error,
+        }
+        if handed == 0 || self.submissions.len() < handed {
+            self.refused = 0;
+        } else {
+            self.bear();
+        }
+    }
+
+    /// The kernel takes nothing for now: the next call is to come a little later, but not for ever.
+    fn bear(&mut self) {
+        self.refused = self.refused.saturating_add(1);
+        if self.refused >= TRIES {
+            let error = || io::Error::other("the kernel has taken no submissions for too long");
+            self.broken.get_or_insert_with(error);
+        } else if self.refused > TRIES_AT_ONCE {
+            std::thread::sleep(TRY_PAUSE);
+        } else {
+            std::thread::yield_now();
         }
     }
 
@@ -450,9 +481,12 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
 
+    use io_uring::register::Restriction;
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
     use wardline_core::Pool;
 
     use super::*;
+    use crate::probe::OF_RING;
 
     /// A socket whose peer never reads, and that has room for nothing more; and that peer.
     fn full() -> (TcpStream, TcpStream) {
@@ -462,6 +496,120 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         while (&socket).write(&[0; 65_536]).is_ok() {}
         (socket, peer)
+    }
+
+    /// A ring that may do what the probe asks for and nothing else.
+    fn restricted() -> Ring<'static> {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all().setup_r_disabled();
+        let ring = builder.build(SUBMISSIONS).unwrap();
+        let flags = squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
+        let mut allowed = vec![Restriction::sqe_flags_allowed(flags.bits())];
+        allowed.extend(OF_RING.map(|(code, _)| Restriction::sqe_op(code)));
+        // Groups of buffers and the ring's own descriptor, made and taken back.
+        allowed.extend([20, 21, 22, 23].map(Restriction::register_op));
+        ring.submitter().register_restrictions(&mut allowed).unwrap();
+        ring.submitter().register_enable_rings().unwrap();
+        Ring::of(ring, 65_536).unwrap()
+    }
+
+    #[test]
+    fn what_the_probe_asks_for_is_all_that_is_used() {
+        let mut memory = b"hello, and goodbye".to_vec();
+        let (pool, mut ring) = (RawPool::new(&mut memory), restricted());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let peer = listener.accept().unwrap().0;
+        let conn = ConnId::from_bits(1);
+        ring.watch(listener.as_fd(), 0);
+        ring.receive_stream(peer.as_fd(), conn);
+        ring.send(socket.as_fd(), conn, &pool, &[Range { at: 0, len: 5 }]);
+        ring.send(socket.as_fd(), conn, &pool, &[0, 9].map(|at| Range { at, len: 4 }));
+        ring.await_room(socket.as_fd(), conn);
+        ring.receive_once(socket.as_fd(), conn, 100);
+        ring.cancel(Kind::Once, conn);
+        let mut ends = Vec::new();
+        for _ in 0..50 {
+            ring.enter(Wait::AtMost(Duration::from_millis(2))).unwrap();
+            while let Some(completion) = ring.next() {
+                ends.push((completion.tag().kind().unwrap(), completion.result));
+                ring.received(completion, |_| ());
+            }
+        }
+        let of = |kind: Kind| ends.iter().filter(move |end| end.0 == kind).map(|end| end.1);
+        assert_eq!(of(Kind::Stream).map(|bytes| bytes.unwrap()).sum::<usize>(), 5 + 8);
+        assert_eq!(of(Kind::Room).map(|events| events.is_ok()).collect::<Vec<_>>(), [true]);
+        assert_eq!(of(Kind::Once).collect::<Vec<_>>(), [Err(Errno::CANCELED)]);
+        assert_eq!(of(Kind::Cancel).collect::<Vec<_>>(), [Ok(0)]);
+        assert_eq!(of(Kind::Send).count() + of(Kind::Watch).count(), 0, "{ends:?}");
+        assert!(ring.drain(), "and what ends it");
+    }
+
+    /// Has each call that enters the kernel for a ring fail, from here on in this thread.
+    fn enter_fails(errno: Errno) {
+        let rules = [(libc::SYS_io_uring_enter, Vec::new())].into_iter().collect();
+        let fails = SeccompAction::Errno(errno.raw_os_error().unsigned_abs());
+        let target = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, fails, target).unwrap();
+        seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+    }
+
+    /// Lets a ring be that cannot be taken apart: what the kernel was lent is never freed then.
+    /// From here it can be reached, so that a tool which looks for lost memory finds none.
+    fn keep(ring: Ring<'_>) {
+        static KEPT: std::sync::Mutex<Vec<usize>> = std::sync::Mutex::new(Vec::new());
+        KEPT.lock().unwrap().push(Box::into_raw(Box::new(ring)) as usize);
+    }
+
+    /// Runs it in a thread that a filter of system calls ends with.
+    fn apart(test: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(test).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+
+    #[test]
+    fn a_kernel_that_takes_nothing_for_long_breaks_the_ring() {
+        apart(|| {
+            let mut memory = vec![7; 4_096];
+            let pool = RawPool::new(&mut memory);
+            let (mut ring, (socket, _peer)) = (Ring::new(64, 65_536).unwrap(), full());
+            enter_fails(Errno::AGAIN);
+            // More than there are headers, and places in the queue.
+            for number in 0..3 * SUBMISSIONS {
+                let conn = ConnId::from_bits(u64::from(number + 1));
+                let ranges = [Range { at: 0, len: 4 }, Range { at: 8, len: 4 }];
+                ring.send(socket.as_fd(), conn, &pool, &ranges);
+            }
+            let error = ring.enter(Wait::No).unwrap_err().to_string();
+            assert!(error.contains("taken no submissions for too long"), "{error}");
+            keep(ring);
+        });
+    }
+
+    #[test]
+    fn who_waits_for_the_kernel_to_take_something_does_not_wait_for_ever() {
+        apart(|| {
+            let (mut ring, (socket, _peer)) = (Ring::new(64, 65_536).unwrap(), full());
+            ring.await_room(socket.as_fd(), ConnId::from_bits(1));
+            enter_fails(Errno::AGAIN);
+            let began = std::time::Instant::now();
+            let mut tries = 0;
+            while ring.enter(Wait::No).is_ok() {
+                assert!(!ring.is_taken() && tries < TRIES, "no end after {tries} tries");
+                tries += 1;
+            }
+            assert!(began.elapsed() > Duration::from_millis(500), "memory may be short for long");
+            keep(ring);
+        });
+    }
+
+    #[test]
+    fn nothing_is_refused_where_nothing_was_handed_over() {
+        apart(|| {
+            let mut ring = Ring::new(64, 65_536).unwrap();
+            enter_fails(Errno::AGAIN);
+            assert!((0..2 * TRIES).all(|_| ring.enter(Wait::No).is_ok()));
+            keep(ring);
+        });
     }
 
     #[test]

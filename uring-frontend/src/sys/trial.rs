@@ -7,8 +7,6 @@ use io_uring::{IoUring, opcode};
 
 /// Entries of the ring of buffers that is tried.
 const ENTRIES: u16 = 2;
-/// Page size and alignment of that ring: the largest pages that Linux runs on.
-const PAGE: usize = 64 << 10;
 
 /// Submits nothing and waits for its end: whether the kernel lets this process use a ring that it
 /// has given it.
@@ -23,7 +21,8 @@ pub(crate) fn enter(ring: &mut IoUring) -> io::Result<()> {
 
 /// Registers a ring of buffers, and takes it back.
 pub(crate) fn buffer_ring(ring: &IoUring) -> io::Result<()> {
-    let Ok(layout) = Layout::from_size_align(PAGE, PAGE) else {
+    let page = rustix::param::page_size();
+    let Ok(layout) = Layout::from_size_align(page, page) else {
         return Err(io::ErrorKind::OutOfMemory.into());
     };
     // SAFETY: the layout is not empty.

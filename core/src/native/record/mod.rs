@@ -243,6 +243,7 @@ impl Records {
             && close.taken > self.sending.sent()
         {
             self.receiving.closed = false;
+            self.receiving.taken = self.receiving.taken.saturating_sub(1);
             return Err(Code::BadValue);
         }
         Ok(next)

@@ -158,6 +158,12 @@ impl Receiving {
         self.taken
     }
 
+    /// Whether a PING of ours is under way.
+    #[must_use]
+    pub const fn is_pinging(&self) -> bool {
+        self.pinging
+    }
+
     /// Whether nothing more can come: the other end's CLOSE is in, or there was a fault.
     #[must_use]
     pub const fn is_over(&self) -> bool {

@@ -345,6 +345,7 @@ fn a_close_cannot_count_what_was_not_sent() {
     client.receiving.taken = 1;
     let close = client.close(Code::Normal, 0, 0, 0).expect("a close");
     assert_eq!(server.next(NOW, &close), Err(Code::BadValue));
+    assert_eq!(server.receiving.taken(), 0);
     assert_eq!(server.next(NOW, &close), Err(Code::BadState));
 }
 

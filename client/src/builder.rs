@@ -1,0 +1,124 @@
+//! What a client is told before it connects.
+
+use std::path::PathBuf;
+
+use wardline_core::native::{Identity, SigningKey};
+
+use crate::client::Client;
+use crate::error::ConnectError;
+use crate::known_hosts::KnownHosts;
+use crate::task;
+use crate::url::Url;
+
+/// How the server is known. PROTOCOL.md 2.2.6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// By its key, and nobody else.
+    Pin(Identity),
+    /// By a file of `host:port key`: who is in it is expected, and a server that is met for the
+    /// first time is noted there once it has proved who it is.
+    KnownHosts(PathBuf),
+    /// Whoever answers first; from then on that one, as long as the client lives.
+    FirstUse,
+}
+
+/// A client that does not yet exist.
+#[derive(Debug)]
+pub struct Builder {
+    url: String,
+    key: Option<SigningKey>,
+    device: Option<u32>,
+    server: Server,
+    recv_max: u32,
+    events_max: usize,
+}
+
+/// All that the task has to know.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) url: Url,
+    pub(crate) key: SigningKey,
+    pub(crate) device: u32,
+    /// Who is expected; None: whoever comes.
+    pub(crate) pin: Option<Identity>,
+    /// Where who came is noted.
+    pub(crate) known: Option<KnownHosts>,
+    pub(crate) recv_max: u32,
+    pub(crate) events_max: usize,
+}
+
+impl Builder {
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            key: None,
+            device: None,
+            server: Server::FirstUse,
+            // A frame of 64 KiB, the largest payload that a relay takes by default.
+            recv_max: 65_536 + 48,
+            events_max: 256,
+        }
+    }
+
+    /// Who the client is.
+    #[must_use]
+    pub fn key(mut self, key: SigningKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Which of its devices: a program of the same key and device that connects later takes the
+    /// session over. Without it, a random number.
+    #[must_use]
+    pub const fn device(mut self, device: u32) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// How the server is known. Without it, [`Server::FirstUse`].
+    #[must_use]
+    pub fn server(mut self, server: Server) -> Self {
+        self.server = server;
+        self
+    }
+
+    /// The most bytes of a record that are taken, at least 1,024: a message that is larger is a
+    /// gap. Without it, 65,584.
+    #[must_use]
+    pub const fn recv_max(mut self, bytes: u32) -> Self {
+        self.recv_max = bytes;
+        self
+    }
+
+    /// How many events can wait in a subscription, or in another stream, before the socket is read
+    /// no further; at least 1. Without it, 256.
+    #[must_use]
+    pub const fn events_max(mut self, events: usize) -> Self {
+        self.events_max = events;
+        self
+    }
+
+    /// Connects. What goes wrong now is not tried again; what goes wrong later is. Needs a tokio
+    /// runtime with I/O and timers, on which the client's task then runs.
+    ///
+    /// # Errors
+    /// There is no relay, it is not the expected one, or it says no.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        let url: Url = self.url.parse()?;
+        let key = self.key.ok_or(ConnectError::NoKey)?;
+        let device = match self.device {
+            Some(device) => device,
+            None => u32::from_le_bytes(task::entropy()?),
+        };
+        let (pin, known) = match self.server {
+            Server::Pin(pin) => (Some(pin), None),
+            Server::FirstUse => (None, None),
+            Server::KnownHosts(path) => {
+                let known = KnownHosts::new(path);
+                (known.find(&url.address())?, Some(known))
+            }
+        };
+        let (recv_max, events_max) = (self.recv_max.max(1_024), self.events_max.max(1));
+        task::start(Plan { url, key, device, pin, known, recv_max, events_max }).await
+    }
+}

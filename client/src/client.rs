@@ -1,0 +1,406 @@
+//! The handle of a client: what a program calls. All of it goes to the one task that owns the
+//! socket.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+use wardline_core::native::{FrameKind, Identity, SigningKey, is_topic_name};
+
+use crate::builder::Builder;
+use crate::dialogue::{Answer, CREDIT_BYTES, Directs, Reply, Requests};
+use crate::error::{CloseError, ConnectError, Ended, Error};
+use crate::event::{From, Report, Reports, Subscription};
+use crate::task::{Command, Destination, Joined, Outgoing, Question};
+
+/// Pieces of an answer that can wait to be read, whatever their size.
+const PIECES_MAX: usize = 1_024;
+/// Pages of readers that [`Client::who`] asks for, 16 sessions each.
+const PAGES_MAX: usize = 4_096;
+
+/// A session of somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its handle, for [`Client::direct`] and [`Client::request`].
+    pub handle: u64,
+    /// Whose it is. None: it speaks the line dialect and is **not authenticated**.
+    pub identity: Option<Identity>,
+    /// Which device.
+    pub device: u32,
+}
+
+/// A client of a relay. Cloned, it is the same client; it ends when it is closed, or when the last
+/// clone and the last of its subscriptions and streams are dropped.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) frames: mpsc::Sender<Outgoing>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the task shows its handles.
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) device: u32,
+    pub(crate) events_max: usize,
+    pub(crate) reports: broadcast::Sender<Report>,
+    status: Mutex<Status>,
+}
+
+/// What changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Status {
+    pub(crate) server: Identity,
+    pub(crate) handle: u64,
+    pub(crate) max_payload: u32,
+    pub(crate) connected: bool,
+    pub(crate) ended: Option<Ended>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        identity: Identity,
+        device: u32,
+        events_max: usize,
+        status: Status,
+    ) -> Arc<Self> {
+        // Reports that wait for who reads them slowly; more are counted as dropped.
+        let reports = broadcast::Sender::new(256);
+        Arc::new(Self { identity, device, events_max, reports, status: Mutex::new(status) })
+    }
+
+    pub(crate) fn status(&self) -> MutexGuard<'_, Status> {
+        // Nothing panics while it holds it; and if, each field is whole.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn report(&self, report: Report) {
+        // Nobody has to listen.
+        let _ = self.reports.send(report);
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({:?})", self.inner.shared.status())
+    }
+}
+
+impl Client {
+    /// Connects to the relay at `url` (`native://HOST:PORT`) as the owner of `key`, and believes
+    /// the server that it meets there, from now on that one alone. To know the server beforehand:
+    /// [`Client::builder`].
+    ///
+    /// # Errors
+    /// There is no relay, it is not the expected one, or it says no. Nothing is tried twice.
+    pub async fn connect(url: &str, key: SigningKey) -> Result<Self, ConnectError> {
+        Self::builder(url).key(key).connect().await
+    }
+
+    /// A client that is to be told more before it connects.
+    #[must_use]
+    pub fn builder(url: &str) -> Builder {
+        Builder::new(url)
+    }
+
+    pub(crate) const fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// Who this client is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.inner.shared.identity
+    }
+
+    /// Which of its devices.
+    #[must_use]
+    pub fn device(&self) -> u32 {
+        self.inner.shared.device
+    }
+
+    /// Who the relay is.
+    #[must_use]
+    pub fn server(&self) -> Identity {
+        self.inner.shared.status().server
+    }
+
+    /// This client's own handle. A new connection may have another.
+    #[must_use]
+    pub fn handle(&self) -> u64 {
+        self.inner.shared.status().handle
+    }
+
+    /// The largest payload that the relay takes.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        usize::try_from(self.inner.shared.status().max_payload).unwrap_or(usize::MAX)
+    }
+
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.inner.shared.status().connected
+    }
+
+    /// Why the client is over, if it is.
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        self.inner.shared.status().ended
+    }
+
+    /// What happens to the client, from now on.
+    #[must_use]
+    pub fn reports(&self) -> Reports {
+        let over = self.ended().is_some();
+        Reports { reports: self.inner.shared.reports.subscribe(), over }
+    }
+
+    /// Makes sure that a topic may be published to. Publishing does so by itself.
+    ///
+    /// # Errors
+    /// The relay does not let this client publish there, or the client is over.
+    pub async fn open(&self, topic: &str) -> Result<(), Error> {
+        let topic = name(topic)?;
+        self.ask(|done| Command::Open { topic, done }).await?
+    }
+
+    /// Publishes: queued here, and sent. Waits only where the queue is full, or there is no
+    /// connection. Whether the relay took it, [`Client::reports`] tells where it did not.
+    ///
+    /// # Errors
+    /// It is too large, or the client is over.
+    pub async fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>) -> Result<(), Error> {
+        let to = Destination::Topic(name(topic)?);
+        self.queue(Outgoing::new(to, payload.into())).await
+    }
+
+    /// Publishes, and waits until the relay has taken it, if need be over a new connection.
+    ///
+    /// # Errors
+    /// The relay's no with its code; [`Error::Unsure`] where the relay no longer knows; or the
+    /// client is over.
+    pub async fn publish_taken(
+        &self,
+        topic: &str,
+        payload: impl Into<Vec<u8>>,
+    ) -> Result<(), Error> {
+        let to = Destination::Topic(name(topic)?);
+        self.queue_taken(Outgoing::new(to, payload.into())).await
+    }
+
+    /// Reads a topic. `echo`: this client's own messages, too. Where the connection is lost, the
+    /// topic is read on where it was left.
+    ///
+    /// # Errors
+    /// The relay does not let this client read there, the topic is read already, or the client is
+    /// over.
+    pub async fn subscribe(
+        &self,
+        topic: &str,
+        from: From,
+        echo: bool,
+    ) -> Result<Subscription, Error> {
+        let topic = name(topic)?;
+        let (sender, events) = mpsc::channel(self.inner.shared.events_max);
+        let begin =
+            |done| Command::Subscribe { topic: topic.clone(), from, echo, events: sender, done };
+        let Joined { id, epoch, next, oldest } = self.ask(begin).await??;
+        Ok(Subscription { client: self.clone(), topic, id, epoch, next, oldest, events })
+    }
+
+    /// The sessions of an identity.
+    ///
+    /// # Errors
+    /// The relay's no, or the client is over.
+    pub async fn resolve(&self, identity: Identity) -> Result<Vec<Peer>, Error> {
+        let question = Question::Resolve(identity);
+        let page = self.ask(|done| Command::Ask { question, done }).await??;
+        Ok(page.peers)
+    }
+
+    /// Who reads a topic.
+    ///
+    /// # Errors
+    /// The relay's no, or the client is over.
+    pub async fn who(&self, topic: &str) -> Result<Vec<Peer>, Error> {
+        let topic = name(topic)?;
+        let mut peers = Vec::new();
+        let mut after = 0;
+        for _ in 0..PAGES_MAX {
+            let question = Question::Who(topic.clone(), after);
+            let page = self.ask(|done| Command::Ask { question, done }).await??;
+            peers.extend(page.peers);
+            after = page.next;
+            if after == 0 {
+                return Ok(peers);
+            }
+        }
+        Err(Error::TooMany)
+    }
+
+    /// Whose a handle is. None: nobody's.
+    ///
+    /// # Errors
+    /// The relay's no, or the client is over.
+    pub async fn identify(&self, handle: u64) -> Result<Option<Peer>, Error> {
+        let question = Question::Identify(handle);
+        match self.ask(|done| Command::Ask { question, done }).await? {
+            Ok(page) => Ok(page.peers.first().copied()),
+            Err(error) if error.code() == Some(wardline_core::native::Code::NoRoute) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a message to one peer: queued here, and sent.
+    ///
+    /// # Errors
+    /// It is too large, or the client is over.
+    pub async fn direct(&self, to: u64, payload: impl Into<Vec<u8>>) -> Result<(), Error> {
+        self.queue(Outgoing::new(Destination::direct(to), payload.into())).await
+    }
+
+    /// Sends a message to one peer, and waits until the relay has queued it for that peer.
+    ///
+    /// # Errors
+    /// As [`Client::publish_taken`]; [`Error::SessionGone`] where the handle is void.
+    pub async fn direct_taken(&self, to: u64, payload: impl Into<Vec<u8>>) -> Result<(), Error> {
+        self.queue_taken(Outgoing::new(Destination::direct(to), payload.into())).await
+    }
+
+    /// Asks a peer, and waits for its answer, at most until `deadline` is over.
+    ///
+    /// # Errors
+    /// The relay's no, [`Error::Deadline`], or as [`Client::publish_taken`].
+    pub async fn request(
+        &self,
+        to: u64,
+        payload: impl Into<Vec<u8>>,
+        deadline: Duration,
+    ) -> Result<Reply, Error> {
+        self.request_stream(to, payload, deadline).await?.whole().await
+    }
+
+    /// Asks a peer whose answer may come in pieces; all of them within `deadline`.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub async fn request_stream(
+        &self,
+        to: u64,
+        payload: impl Into<Vec<u8>>,
+        deadline: Duration,
+    ) -> Result<Answer, Error> {
+        let ends = Instant::now() + deadline;
+        let (sender, pieces) = mpsc::channel(PIECES_MAX);
+        let (number, sent) = oneshot::channel();
+        let to_peer = Destination::Peer { handle: to, kind: FrameKind::Request, corr: 0 };
+        let mut frame = Outgoing::new(to_peer, payload.into());
+        frame.ttl_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX).max(1);
+        frame.answer = Some((number, sender));
+        timeout_at(ends, self.queue(frame)).await.map_err(|_| Error::Deadline)??;
+        let mid = timeout_at(ends, sent).await.map_err(|_| Error::Deadline)?;
+        let mid = mid.map_err(|_| self.ended_error())??;
+        let client = self.clone();
+        self.command(Command::Credit { peer: to, corr: mid, bytes: CREDIT_BYTES }).await?;
+        Ok(Answer { client, peer: to, mid, pieces, deadline: ends, owed: 0, over: false })
+    }
+
+    /// The requests to this client, from now on; who took them before gets no more. Without it
+    /// they are dropped, and reported.
+    ///
+    /// # Errors
+    /// The client is over.
+    pub async fn requests(&self) -> Result<Requests, Error> {
+        let (sender, incoming) = mpsc::channel(self.inner.shared.events_max);
+        self.command(Command::TakeRequests(sender)).await?;
+        Ok(Requests { _client: self.clone(), incoming })
+    }
+
+    /// The direct messages to this client, from now on; who took them before gets no more.
+    /// Without it they are dropped, and reported.
+    ///
+    /// # Errors
+    /// The client is over.
+    pub async fn directs(&self) -> Result<Directs, Error> {
+        let (sender, incoming) = mpsc::channel(self.inner.shared.events_max);
+        self.command(Command::TakeDirects(sender)).await?;
+        Ok(Directs { _client: self.clone(), incoming })
+    }
+
+    /// How long the relay takes to answer. All that was published before is taken or refused when
+    /// this returns, as far as there was room to send it: 1,024 messages can be under way.
+    ///
+    /// # Errors
+    /// The client is over.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        self.ask(|done| Command::Ping { done }).await?
+    }
+
+    /// Closes: sends what is queued, waits until the relay has taken or refused it (up to 10 s),
+    /// and says goodbye both ways. For all clones. What comes meanwhile and finds its subscription
+    /// full is dropped.
+    ///
+    /// # Errors
+    /// The relay did not say that it took everything: what is unsure.
+    pub async fn close(self) -> Result<(), CloseError> {
+        let over = CloseError { unsure: 0, unsent: 0, refusal: None };
+        match self.ask(|done| Command::Close { done }).await {
+            Ok(closed) => closed,
+            Err(Error::Ended(Ended::Closed)) => Ok(()),
+            Err(Error::Ended(Ended::Close(refusal))) => {
+                Err(CloseError { refusal: Some(refusal), ..over })
+            }
+            Err(_) => Err(over),
+        }
+    }
+
+    /// Why a call came to nothing where the task does not answer.
+    pub(crate) fn ended_error(&self) -> Error {
+        Error::Ended(self.ended().unwrap_or(Ended::Gone))
+    }
+
+    pub(crate) async fn command(&self, command: Command) -> Result<(), Error> {
+        self.inner.commands.send(command).await.map_err(|_| self.ended_error())
+    }
+
+    /// A command that may be lost where there is no room.
+    pub(crate) fn try_command(&self, command: Command) {
+        let _ = self.inner.commands.try_send(command);
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Error> {
+        let (done, answer) = oneshot::channel();
+        self.command(command(done)).await?;
+        answer.await.map_err(|_| self.ended_error())
+    }
+
+    pub(crate) async fn queue(&self, frame: Outgoing) -> Result<(), Error> {
+        let (bytes, max) = (frame.payload.len(), self.max_payload());
+        if bytes > max {
+            return Err(Error::TooLarge { bytes, max });
+        }
+        self.inner.frames.send(frame).await.map_err(|_| self.ended_error())
+    }
+
+    async fn queue_taken(&self, mut frame: Outgoing) -> Result<(), Error> {
+        let (taken, answer) = oneshot::channel();
+        frame.taken = Some(taken);
+        self.queue(frame).await?;
+        answer.await.map_err(|_| self.ended_error())?
+    }
+}
+
+/// A topic's name.
+fn name(topic: &str) -> Result<Arc<str>, Error> {
+    if is_topic_name(topic) { Ok(topic.into()) } else { Err(Error::TopicName) }
+}

@@ -1,0 +1,164 @@
+//! The messages of the session's ids: their bytes, and who waits for what becomes of them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use wardline_core::native::client::Fate;
+use wardline_core::native::{Class, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+
+use crate::client::Shared;
+use crate::error::{Error, Refusal};
+use crate::event::Report;
+
+/// Bytes of payloads that are kept until they are known to be taken.
+const BYTES_MAX: usize = 8 * 1_024 * 1_024;
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    /// A topic, by its place in the table.
+    Topic(usize),
+    /// A peer, by its handle.
+    Peer { handle: u64, kind: FrameKind, corr: u64 },
+}
+
+/// A message.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) to: To,
+    pub(crate) topic: Option<Arc<str>>,
+    pub(crate) flags: u16,
+    pub(crate) ttl_ms: u32,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) taken: Option<oneshot::Sender<Result<(), Error>>>,
+    /// Somebody was told, or a report was made.
+    pub(crate) told: bool,
+}
+
+impl Entry {
+    /// Its header with the topic's number on this connection.
+    pub(crate) const fn header(&self, mid: u64, number: u32) -> FrameHeader {
+        let (kind, topic, peer, corr) = match self.to {
+            To::Topic(_) => (FrameKind::Publish, number, 0, 0),
+            To::Peer { handle, kind, corr } => (kind, 0, handle, corr),
+        };
+        let (flags, ttl_ms) = (self.flags, self.ttl_ms);
+        FrameHeader { kind, class: Class::Normal, flags, topic, ttl_ms, peer, mid, offset: 0, corr }
+    }
+
+    pub(crate) fn is_request(&self) -> bool {
+        matches!(self.to, To::Peer { kind: FrameKind::Request, .. })
+    }
+
+    /// Tells who waits, or reports; once.
+    fn tell(&mut self, mid: u64, outcome: Result<(), Error>, shared: &Shared) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        if let Some(taken) = self.taken.take() {
+            // Who no longer waits does not want to know.
+            let _ = taken.send(outcome);
+            return;
+        }
+        let topic = self.topic.clone();
+        match outcome {
+            Ok(()) => {}
+            Err(Error::Refused(refusal)) => shared.report(Report::Refused { topic, mid, refusal }),
+            Err(Error::SessionGone) => shared.report(Report::SessionGone { mid }),
+            Err(_) => shared.report(Report::Unsure { topic, mid }),
+        }
+    }
+}
+
+/// The messages from the session's oldest id on.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    entries: VecDeque<Entry>,
+    /// The id of the first entry.
+    first: u64,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Whether another message may come in.
+    pub(crate) const fn has_room(&self) -> bool {
+        self.bytes < BYTES_MAX
+    }
+
+    /// Whether it is time to ask what was taken.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.bytes >= BYTES_MAX / 2
+    }
+
+    /// The entry of the id that was given last.
+    pub(crate) fn push(&mut self, mid: u64, entry: Entry) {
+        if self.entries.is_empty() {
+            self.first = mid;
+        }
+        debug_assert_eq!(self.first + self.entries.len() as u64, mid);
+        self.bytes += entry.payload.len() + FRAME_HEADER_BYTES;
+        self.entries.push_back(entry);
+    }
+
+    /// The entry of an id.
+    pub(crate) fn entry(&mut self, mid: u64) -> Option<&mut Entry> {
+        let at = usize::try_from(mid.checked_sub(self.first)?).ok()?;
+        self.entries.get_mut(at)
+    }
+
+    /// The ids of the messages for peers.
+    pub(crate) fn for_peers(&self) -> Vec<u64> {
+        let peers = self.entries.iter().zip(self.first..);
+        peers
+            .filter(|(entry, _)| matches!(entry.to, To::Peer { .. }) && !entry.told)
+            .map(|(_, mid)| mid)
+            .collect()
+    }
+
+    /// Tells whoever waits for that message, or reports, before its place is free.
+    pub(crate) fn tell(&mut self, mid: u64, outcome: Result<(), Error>, shared: &Shared) -> bool {
+        match self.entry(mid) {
+            Some(entry) => {
+                entry.tell(mid, outcome, shared);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The oldest message is settled. True: nobody knows what became of it.
+    pub(crate) fn pop(&mut self, mid: u64, fate: Fate, shared: &Shared) -> bool {
+        debug_assert_eq!(self.first, mid);
+        let Some(mut entry) = self.entries.pop_front() else { return false };
+        self.first = mid + 1;
+        self.bytes -= entry.payload.len() + FRAME_HEADER_BYTES;
+        match fate {
+            Fate::Taken => entry.tell(mid, Ok(()), shared),
+            Fate::Unsure => entry.tell(mid, Err(Error::Unsure), shared),
+            // The refusal itself was told when it came; without one, it was the session's end.
+            Fate::Refused => entry.tell(mid, Err(Error::SessionGone), shared),
+        }
+        fate == Fate::Unsure
+    }
+
+    /// Nobody gets an answer for the time being.
+    pub(crate) fn fail_waiters(&mut self, error: &Error) {
+        for entry in &mut self.entries {
+            if let Some(taken) = entry.taken.take() {
+                // Who no longer waits does not want to know.
+                let _ = taken.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+/// What a NACK means for who waits: DUPLICATE is what was wanted, STALE says nothing.
+pub(crate) fn outcome(refusal: Refusal) -> Result<(), Error> {
+    use wardline_core::native::Code;
+    match refusal.code() {
+        Some(Code::Duplicate) => Ok(()),
+        Some(Code::Stale) => Err(Error::Unsure),
+        Some(_) | None => Err(Error::Refused(refusal)),
+    }
+}

@@ -1,0 +1,340 @@
+//! What the relay tells.
+
+use std::time::Duration as StdDuration;
+
+use wardline_core::native::client::{DirectLost, Loss, Ready, Took};
+use wardline_core::native::{Code, Frame, FrameKind, GapReason, Identity, ServerControl, flags};
+use wardline_core::{Duration, Instant};
+
+use super::Joined;
+use super::asks::{Asked, Wish};
+use super::deliver::Delivery;
+use super::outbox::{To, outcome};
+use super::run::{Ping, Task};
+use crate::client::{Client, Peer};
+use crate::dialogue::{Direct, Request};
+use crate::error::{Error, Refusal};
+use crate::event::{Event, LostWhy, Message, Report};
+
+/// Handles that this client had, of which messages may still come.
+const HANDLES_MAX: usize = 8;
+/// A topic that the relay has no room for is asked for again after so long, at least.
+const RETRY_LEAST: Duration = Duration::from_secs(1);
+
+impl Task {
+    /// Acts upon a record.
+    ///
+    /// # Errors
+    /// The relay's fault.
+    pub(super) fn took(&mut self, now: Instant, took: Took<'_>) -> Result<(), Code> {
+        match took {
+            Took::Nothing => {}
+            Took::Ready(ready) => self.ready(ready),
+            Took::Pong(number, rtt) => self.pong(number, rtt),
+            Took::Frames(frames) => {
+                for frame in frames {
+                    self.frame(&frame)?;
+                }
+            }
+            Took::Control(value) => self.control_came(now, &value),
+            Took::Close(close) => {
+                let (number, retry_ms) = (close.code, close.retry_ms);
+                self.closed_loss = Loss::Closed { number, retry_ms };
+                let covered = self.session.is_covered();
+                if let Some(closing) = &mut self.closing {
+                    closing.covered = covered;
+                    let refusal = Refusal::new(close.code, close.retry_ms);
+                    closing.refusal = (close.code != 0).then_some(refusal);
+                }
+            }
+        }
+        self.settle();
+        Ok(())
+    }
+
+    fn ready(&mut self, ready: Ready) {
+        let first = self.handles.is_empty();
+        if !first {
+            self.shared.report(if ready.resumed { Report::Resumed } else { Report::Reconnected });
+        }
+        if let Some(lost) = ready.lost {
+            self.direct_lost(lost);
+        }
+        self.handles.retain(|handle| *handle != self.session.handle());
+        self.handles.push(self.session.handle());
+        if self.handles.len() > HANDLES_MAX {
+            self.handles.remove(0);
+        }
+        if !ready.resumed && !first {
+            self.void_handles();
+        }
+        let news = if ready.resumed { Event::Resumed } else { Event::Reconnected };
+        let (read, open) = self.topics.wanted();
+        for place in read {
+            let Some(topic) = self.topics.at(place) else { continue };
+            topic.asked = true;
+            if let Some(reader) = &mut topic.reader
+                && reader.epoch.is_some()
+            {
+                reader.news = Some(news.clone());
+            }
+            self.asks.wish(Wish::Subscribe(place));
+        }
+        for place in open {
+            self.want_number(place);
+        }
+        self.barrier_due = true;
+    }
+
+    /// Handles learned before a full handshake are void. What was for peers is not sent again: the
+    /// handle may be somebody else's by now.
+    fn void_handles(&mut self) {
+        self.asks.forget_credits();
+        self.dialogues.fail_all(&Error::SessionGone);
+        for mid in self.outbox.for_peers() {
+            self.session.withdraw(mid);
+        }
+    }
+
+    fn direct_lost(&mut self, lost: DirectLost) {
+        self.shared.report(Report::DirectLost { from: lost.from, to: lost.to });
+        self.dialogues.lost();
+    }
+
+    fn pong(&mut self, number: u64, rtt: Duration) {
+        let rtt = StdDuration::from_nanos(rtt.as_nanos());
+        let answered = |ping: &mut Ping| ping.number != 0 && ping.number <= number;
+        for ping in self.pings.extract_if(.., answered) {
+            // Who no longer waits does not want to know.
+            let _ = ping.done.send(Ok(rtt));
+        }
+    }
+
+    /// Tells who waits for messages of which it is known what became of them.
+    pub(super) fn settle(&mut self) {
+        while let Some((mid, fate)) = self.session.poll_settled() {
+            if self.outbox.pop(mid, fate, &self.shared) {
+                self.dialogues.fail(mid, Error::Unsure);
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: &Frame<'_>) -> Result<(), Code> {
+        let header = &frame.header;
+        if header.kind == FrameKind::Publish {
+            self.published(frame);
+            return Ok(());
+        }
+        if let Some(lost) = self.session.direct(header)? {
+            self.direct_lost(lost);
+        }
+        let (sender, mid, flags) = (header.peer, header.mid, header.flags);
+        match header.kind {
+            FrameKind::Publish => {}
+            FrameKind::Direct => match self.dialogues.directs.clone() {
+                Some(taker) if !taker.is_closed() => {
+                    let payload = frame.payload.to_vec();
+                    let direct = Direct { sender, mid, flags, payload };
+                    self.deliveries.give(Delivery::Direct(taker, direct));
+                }
+                Some(_) | None => self.shared.report(Report::Unwanted { sender }),
+            },
+            FrameKind::Request => self.requested(frame),
+            FrameKind::Reply | FrameKind::Stream => self.dialogues.answer(frame),
+        }
+        Ok(())
+    }
+
+    fn requested(&mut self, frame: &Frame<'_>) {
+        let (sender, mid) = (frame.header.peer, frame.header.mid);
+        let taker = self.dialogues.requests.clone().filter(|taker| !taker.is_closed());
+        let (Some(taker), Some(inner)) = (taker, self.inner.upgrade()) else {
+            self.shared.report(Report::Unwanted { sender });
+            return;
+        };
+        let Some(credit) = self.dialogues.asked(sender, mid) else {
+            self.shared.report(Report::Unwanted { sender });
+            return;
+        };
+        let (client, payload) = (Client::new(inner), frame.payload.to_vec());
+        let (flags, ttl_ms) = (frame.header.flags, frame.header.ttl_ms);
+        let request = Request { client, sender, mid, flags, ttl_ms, payload, credit };
+        self.deliveries.give(Delivery::Request(taker, request));
+    }
+
+    fn published(&mut self, frame: &Frame<'_>) {
+        let header = &frame.header;
+        let own = self.is_own(frame);
+        if own && header.peer == self.session.handle() {
+            self.session.echo(header.mid);
+        }
+        let Some(place) = self.topics.by_number(header.topic) else { return };
+        let Some(topic) = self.topics.at(place) else { return };
+        let Some(reader) = &mut topic.reader else { return };
+        if header.offset < reader.next {
+            // It was had before the connection was lost.
+            return;
+        }
+        reader.next = header.offset.saturating_add(1);
+        if own && !reader.echo {
+            return;
+        }
+        if reader.events.is_closed() {
+            let id = reader.id;
+            self.unsubscribe(place, id);
+            return;
+        }
+        let message = Message {
+            topic: topic.name.clone(),
+            offset: header.offset,
+            sender: header.peer,
+            mid: header.mid,
+            flags: header.flags,
+            payload: frame.payload.to_vec(),
+        };
+        let to = reader.events.clone();
+        self.deliveries.give(Delivery::Event(to, Event::Message(message)));
+    }
+
+    fn is_own(&self, frame: &Frame<'_>) -> bool {
+        let header = &frame.header;
+        let given = self.mids.is_some_and(|(from, to)| from <= header.mid && header.mid <= to);
+        given && !header.has(flags::LINE) && self.handles.contains(&header.peer)
+    }
+
+    fn control_came(&mut self, now: Instant, value: &ServerControl<'_>) {
+        match *value {
+            ServerControl::Subscribed { ask, topic, epoch, next, oldest } => {
+                self.subscribed(ask, topic, (epoch, next, oldest));
+            }
+            ServerControl::Opened { ask, topic } => {
+                if let Some(Asked::Open(place)) = self.asks.answered(ask) {
+                    self.topics.numbered(place, topic, &mut self.asks);
+                }
+            }
+            ServerControl::Refused { ask, code, retry_ms } => {
+                self.refused(now, ask, Refusal::new(code, retry_ms));
+            }
+            ServerControl::Nack { mid, code, retry_ms } => {
+                self.nacked(mid, Refusal::new(code, retry_ms));
+            }
+            ServerControl::Gap { topic, from, to, reason } => self.gap(topic, from, to, reason),
+            ServerControl::Identity { ask, handle, identity, device } => {
+                let identity = Identity::new(&identity).ok();
+                self.asks.peer(ask, Peer { handle, identity, device });
+            }
+            ServerControl::Done { ask, next } => self.asks.done(ask, next),
+            ServerControl::Credit { peer, corr, bytes } => self.dialogues.credit(peer, corr, bytes),
+            // Not asked for, or dealt with before.
+            ServerControl::Verdict { .. }
+            | ServerControl::Joined { .. }
+            | ServerControl::Left { .. }
+            | ServerControl::Taken { .. } => {}
+        }
+    }
+
+    fn subscribed(&mut self, ask: u32, number: u32, (epoch, next, oldest): (u64, u64, u64)) {
+        let Some(Asked::Subscribe(place, id)) = self.asks.answered(ask) else { return };
+        self.topics.numbered(place, number, &mut self.asks);
+        let Some(topic) = self.topics.at(place) else { return };
+        let Some(reader) = topic.reader.as_mut().filter(|reader| reader.id == id) else {
+            // Its reader went before the answer came. A newer one asks for itself.
+            if topic.reader.is_none() {
+                self.topics.forget_number(place);
+                self.asks.wish(Wish::Unsubscribe(number));
+            }
+            return;
+        };
+        let events = reader.joined(epoch, next, oldest);
+        let to = reader.events.clone();
+        let joined = Joined { id, epoch, next, oldest };
+        let gone = reader.joining.take().is_some_and(|joining| joining.send(Ok(joined)).is_err());
+        for event in events {
+            self.deliveries.give(Delivery::Event(to.clone(), event));
+        }
+        if gone {
+            self.unsubscribe(place, id);
+        }
+    }
+
+    fn refused(&mut self, now: Instant, ask: u32, refusal: Refusal) {
+        match self.asks.answered(ask) {
+            Some(Asked::Open(place)) => self.not_opened(place, refusal),
+            Some(Asked::Subscribe(place, id)) => {
+                let Some(topic) = self.topics.at(place) else { return };
+                topic.asked = false;
+                let Some(reader) = topic.reader.as_mut().filter(|reader| reader.id == id) else {
+                    return;
+                };
+                if let Some(joining) = reader.joining.take() {
+                    topic.reader = None;
+                    // Who no longer waits does not want to know.
+                    let _ = joining.send(Err(Error::Refused(refusal)));
+                } else if matches!(refusal.number, 0x40..=0x4F | 0x54) {
+                    // It was read before, and there is only no room now.
+                    let wait = refusal.retry.unwrap_or_default().as_millis();
+                    let wait = Duration::from_millis(u64::try_from(wait).unwrap_or(u64::MAX));
+                    self.retries.push((now.after(wait.max(RETRY_LEAST)), place));
+                    return;
+                } else if let Some(reader) = topic.reader.take() {
+                    let lost = Event::Lost(LostWhy::Refused(refusal));
+                    self.deliveries.give(Delivery::Event(reader.events, lost));
+                }
+                self.not_opened(place, refusal);
+            }
+            Some(Asked::Question(_, done, _)) => {
+                // As above.
+                let _ = done.send(Err(Error::Refused(refusal)));
+            }
+            None => {}
+        }
+    }
+
+    /// A topic may not be published to: nor may what waits for its number.
+    fn not_opened(&mut self, place: usize, refusal: Refusal) {
+        let Some(topic) = self.topics.at(place) else { return };
+        topic.asked = false;
+        for opener in topic.openers.drain(..) {
+            // As above.
+            let _ = opener.send(Err(Error::Refused(refusal)));
+        }
+        for (_, asker) in topic.askers.drain(..) {
+            // As above.
+            let _ = asker.send(Err(Error::Refused(refusal)));
+        }
+        let mut next = self.session.next_unsent();
+        while let Some(mid) = next {
+            next = self.session.next_unsent_after(mid);
+            if self.outbox.entry(mid).is_some_and(|entry| entry.to == To::Topic(place)) {
+                self.session.withdraw(mid);
+                self.outbox.tell(mid, Err(Error::Refused(refusal)), &self.shared);
+            }
+        }
+    }
+
+    fn nacked(&mut self, mid: u64, refusal: Refusal) {
+        let outcome = outcome(refusal);
+        if let Err(error) = &outcome {
+            let waited = self.dialogues.fail(mid, error.clone());
+            if let Some(entry) = self.outbox.entry(mid) {
+                entry.told |= waited;
+            } else if !waited {
+                // It had been queued for a peer that is gone.
+                self.shared.report(Report::Refused { topic: None, mid, refusal });
+            }
+        }
+        self.outbox.tell(mid, outcome, &self.shared);
+    }
+
+    fn gap(&mut self, number: u32, from: u64, to: u64, reason: u8) {
+        let place = self.topics.by_number(number);
+        let Some(topic) = place.and_then(|place| self.topics.at(place)) else { return };
+        let Some(reader) = &mut topic.reader else { return };
+        reader.next = reader.next.max(to);
+        let known = GapReason::ALL.into_iter().find(|known| *known as u8 == reason);
+        // Others do not decode.
+        let Some(reason) = known else { return };
+        let event = Delivery::Event(reader.events.clone(), Event::Gap { from, to, reason });
+        self.deliveries.give(event);
+    }
+}

@@ -1,0 +1,164 @@
+//! One to one: messages, requests, answers in pieces.
+
+use wardline_client::{Code, Error, From, Report};
+
+use super::server::Server;
+use super::*;
+
+#[test]
+fn who_is_there() {
+    run(async {
+        let server = Server::start(1);
+        let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
+        let bob2 = client(&server, 12).await;
+        let mut wanted = [(bob.handle(), bob.device()), (bob2.handle(), bob2.device())];
+        wanted.sort_unstable();
+        let found = alice.resolve(bob.identity()).await.unwrap();
+        assert!(found.iter().map(|peer| (peer.handle, peer.device)).eq(wanted));
+        assert!(found.iter().all(|peer| peer.identity == Some(bob.identity())));
+        assert!(alice.resolve(key(99).identity()).await.unwrap().is_empty());
+        let peer = alice.identify(bob.handle()).await.unwrap().unwrap();
+        assert_eq!(peer.identity, Some(bob.identity()));
+        assert_eq!(alice.identify(77).await.unwrap(), None);
+        let _chat = bob.subscribe("chat", From::Now, false).await.unwrap();
+        let who = alice.who("chat").await.unwrap();
+        assert!(who.iter().map(|peer| peer.handle).eq([bob.handle()]));
+    });
+}
+
+#[test]
+fn direct_messages() {
+    run(async {
+        let server = Server::start(1);
+        let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
+        let mut reports = bob.reports();
+        alice.direct_taken(bob.handle(), "nobody reads it").await.unwrap();
+        loop {
+            if let Report::Unwanted { sender } = reports.recv().await.unwrap().0 {
+                assert_eq!(sender, alice.handle());
+                break;
+            }
+        }
+        let mut directs = bob.directs().await.unwrap();
+        alice.direct(bob.handle(), "hello").await.unwrap();
+        let direct = directs.recv().await.unwrap();
+        assert_eq!((direct.sender, &direct.payload[..]), (alice.handle(), &b"hello"[..]));
+        let error = alice.direct_taken(77, "x").await.unwrap_err();
+        assert_eq!(error.code(), Some(Code::NoRoute));
+    });
+}
+
+#[test]
+fn requests_and_replies() {
+    run(async {
+        let server = Server::start(1);
+        let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
+        let mut requests = bob.requests().await.unwrap();
+        let to = bob.handle();
+        let second = Duration::from_secs(1);
+        let answering = tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                assert!(request.patience() > Some(Duration::ZERO));
+                let answer = [request.payload(), b"!"].concat();
+                match request.payload() {
+                    b"silence" => {}
+                    b"pieces" => {
+                        let mut pieces = request.stream();
+                        for nth in 0..100_u8 {
+                            pieces.send(vec![nth; 10_000]).await.unwrap();
+                        }
+                        pieces.end().await.unwrap();
+                    }
+                    _ => request.reply(answer).await.unwrap(),
+                }
+            }
+        });
+        let reply = alice.request(to, "ping", second).await.unwrap();
+        assert_eq!((reply.sender, &reply.payload[..]), (to, &b"ping!"[..]));
+        let silence = alice.request(to, "silence", Duration::from_millis(50)).await;
+        assert!(matches!(silence, Err(Error::Deadline)));
+        let nobody = alice.request(77, "x", second).await.unwrap_err();
+        assert_eq!(nobody.code(), Some(Code::NoRoute));
+        // A million bytes in pieces, four times what may be under way.
+        let whole = alice.request(to, "pieces", second * 20).await.unwrap();
+        assert_eq!(whole.payload.len(), 1_000_000);
+        assert!((0..100).all(|nth| whole.payload[nth * 10_000 + 9_999] == nth as u8));
+        // One that is not read waits, and goes on.
+        let mut answer = alice.request_stream(to, "pieces", second * 20).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut bytes = 0;
+        while let Some(piece) = answer.next().await.unwrap() {
+            bytes += piece.len();
+        }
+        assert_eq!(bytes, 1_000_000);
+        assert!(matches!(answer.next().await, Ok(None)));
+        // Several at once.
+        let all = (0..50).map(|nth: u32| alice.request(to, nth.to_string(), second));
+        for (nth, asked) in all.enumerate() {
+            assert_eq!(asked.await.unwrap().payload, format!("{nth}!").into_bytes());
+        }
+        answering.abort();
+    });
+}
+
+#[test]
+fn an_answer_with_a_hole_is_not_taken_for_whole() {
+    run(async {
+        let server = Server::start(1);
+        let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
+        let mut requests = bob.requests().await.unwrap();
+        let to = bob.handle();
+        let ask = || {
+            let alice = alice.clone();
+            let twenty = Duration::from_secs(20);
+            tokio::spawn(async move { alice.request(to, "x", twenty).await })
+        };
+        // A piece is refused: the answer is not ended, and its author is told.
+        server.world().knobs.nacks.insert(b"two".to_vec(), (Code::Busy, 100));
+        let asking = ask();
+        let mut pieces = requests.recv().await.unwrap().stream();
+        pieces.send("one").await.unwrap();
+        pieces.send("two").await.unwrap();
+        let error = pieces.end().await.unwrap_err();
+        assert_eq!(error.code(), Some(Code::Busy));
+        asking.abort();
+        // A piece is lost on the way, and the session goes on.
+        let asking = ask();
+        let mut pieces = requests.recv().await.unwrap().stream();
+        pieces.send("one").await.unwrap();
+        bob.ping().await.unwrap();
+        alice.ping().await.unwrap();
+        let handle = alice.handle();
+        {
+            let mut world = server.world();
+            let conn = world.conns.get_mut(&handle).unwrap();
+            conn.mute = true;
+        }
+        pieces.send("three").await.unwrap();
+        bob.ping().await.unwrap();
+        let conn = server.world().conns.remove(&handle).unwrap();
+        conn.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        let asked = asking.await.unwrap();
+        assert!(matches!(asked, Err(Error::Unsure)), "{asked:?}");
+    });
+}
+
+#[test]
+fn handles_are_void_in_a_new_session() {
+    run(async {
+        let server = Server::start(1);
+        let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
+        let mut requests = bob.requests().await.unwrap();
+        let to = bob.handle();
+        let asker = alice.clone();
+        let asking =
+            tokio::spawn(async move { asker.request(to, "x", Duration::from_secs(20)).await });
+        let request = requests.recv().await.unwrap();
+        server.forget();
+        let asked = asking.await.unwrap();
+        assert!(matches!(asked, Err(Error::SessionGone)), "{asked:?}");
+        drop(request);
+        let error = alice.direct_taken(to, "x").await.unwrap_err();
+        assert_eq!(error.code(), Some(Code::NoRoute));
+    });
+}

@@ -1,0 +1,201 @@
+//! Cuts, resumes, relays that forget.
+
+use wardline_client::{Code, Error, From, LostWhy, Report};
+
+use super::server::{Cut, Server, Stored};
+use super::*;
+
+#[test]
+fn what_was_taken_before_a_cut_is_not_sent_again_and_what_was_not_is() {
+    run(async {
+        for (cut, taken) in [(Cut::After(3), 3), (Cut::Before(3), 2)] {
+            let server = Server::start(1);
+            let alice = client(&server, 11).await;
+            let mut reports = alice.reports();
+            server.world().knobs.cuts.push(cut);
+            for text in ["one", "two", "three"] {
+                alice.publish_taken("chat", text).await.unwrap();
+            }
+            assert_eq!(server.log("chat"), ["one", "two", "three"], "{cut:?}");
+            let again = u64::from(taken == 2);
+            assert_eq!(server.world().came, 3 + again, "{cut:?}");
+            assert_eq!(server.sessions(), (1, 1));
+            assert!(matches!(reports.recv().await, Some((Report::Cut, 0))));
+            assert!(matches!(reports.recv().await, Some((Report::Resumed, 0))));
+        }
+    });
+}
+
+#[test]
+fn with_many_cuts_each_message_is_taken_once_and_in_order() {
+    run(async {
+        let server = Server::start(1);
+        let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
+        let mut chat = bob.subscribe("chat", From::Now, false).await.unwrap();
+        // Two cuts: the second comes back after a second.
+        server.world().knobs.cuts.extend([Cut::Before(400), Cut::After(1_500)]);
+        for nth in 0..2_000 {
+            alice.publish("chat", nth.to_string()).await.unwrap();
+        }
+        alice.close().await.unwrap();
+        let wanted: Vec<String> = (0..2_000).map(|nth: u32| nth.to_string()).collect();
+        assert_eq!(server.log("chat"), wanted);
+        for text in wanted {
+            assert_eq!(super::text(&mut chat).await, text);
+        }
+        assert_eq!(server.world().resumes, 2);
+    });
+}
+
+#[test]
+fn a_topic_is_read_on_where_it_was_left() {
+    run(async {
+        let server = Server::start(1);
+        let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
+        let mut chat = bob.subscribe("chat", From::Now, false).await.unwrap();
+        let mut idle = bob.subscribe("idle", From::Now, false).await.unwrap();
+        alice.publish_taken("chat", "one").await.unwrap();
+        assert_eq!(text(&mut chat).await, "one");
+        let old = bob.handle();
+        bob.publish_taken("chat", "own").await.unwrap();
+        // Only Bob is cut, and stays away while Alice goes on.
+        {
+            let mut world = server.world();
+            world.knobs.alert = Some((Code::Overloaded, 0));
+            let conn = world.conns.remove(&old).unwrap();
+            conn.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        alice.publish_taken("chat", "two").await.unwrap();
+        alice.publish_taken("idle", "first").await.unwrap();
+        server.world().knobs.alert = None;
+        alice.publish_taken("chat", "three").await.unwrap();
+        assert_eq!(event(&mut chat).await, Event::Resumed);
+        assert_eq!(text(&mut chat).await, "two");
+        assert_eq!(text(&mut chat).await, "three");
+        assert_eq!(event(&mut idle).await, Event::Resumed);
+        assert_eq!(text(&mut idle).await, "first");
+        assert_ne!(bob.handle(), old);
+    });
+}
+
+#[test]
+fn what_is_no_longer_retained_is_a_gap() {
+    run(async {
+        let server = Server::start(1);
+        let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
+        let mut chat = bob.subscribe("chat", From::Now, false).await.unwrap();
+        let handle = bob.handle();
+        alice.publish_taken("chat", "one").await.unwrap();
+        assert_eq!(text(&mut chat).await, "one");
+        {
+            let mut world = server.world();
+            let conn = world.conns.remove(&handle).unwrap();
+            let log = &mut world.topics[0].log;
+            for payload in [b"2", b"3", b"4"] {
+                let payload = payload.to_vec();
+                log.push(Stored { author: 7, mid: 1, flags: 0, payload });
+            }
+            world.topics[0].oldest = 3;
+            conn.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        assert_eq!(event(&mut chat).await, Event::Resumed);
+        let reason = wardline_client::GapReason::Retention;
+        assert_eq!(event(&mut chat).await, Event::Gap { from: 1, to: 3, reason });
+        assert_eq!(text(&mut chat).await, "4");
+    });
+}
+
+#[test]
+fn a_relay_that_forgot_leaves_it_unsure_and_says_so() {
+    run(async {
+        let server = Server::start(1);
+        let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
+        let mut reports = alice.reports();
+        let mut chat = bob.subscribe("chat", From::Now, false).await.unwrap();
+        bob.publish_taken("chat", "zero").await.unwrap();
+        alice.publish_taken("chat", "one").await.unwrap();
+        assert_eq!(text(&mut chat).await, "one");
+        let (handle, was) = (bob.handle(), chat.epoch());
+        // It takes the message, and is started anew before it can say so.
+        server.world().knobs.cuts.push(Cut::After(3));
+        server.world().knobs.alert = Some((Code::Overloaded, 0));
+        let publisher = alice.clone();
+        let taken = tokio::spawn(async move { publisher.publish_taken("chat", "two").await });
+        until(|| server.world().came == 3).await;
+        server.forget();
+        server.world().knobs.alert = None;
+        alice.publish("chat", "three").await.unwrap();
+        let taken = taken.await.unwrap();
+        assert!(matches!(taken, Err(Error::Unsure)), "{taken:?}");
+        alice.publish_taken("chat", "four").await.unwrap();
+        assert_eq!(server.log("chat"), ["three", "four"], "the unsure one was not sent again");
+        while !matches!(reports.recv().await, Some((Report::Reconnected, 0))) {}
+        assert_eq!(text(&mut chat).await, "two");
+        assert_eq!(event(&mut chat).await, Event::Reconnected);
+        let Event::Lost(LostWhy::Epoch { was: before, is, next }) = event(&mut chat).await else {
+            panic!("nothing is said to be lost")
+        };
+        assert_eq!((before, next), (was, 3));
+        assert_ne!(is, was);
+        assert_eq!(text(&mut chat).await, "three");
+        assert_eq!(text(&mut chat).await, "four");
+        assert_ne!(bob.handle(), handle);
+    });
+}
+
+#[test]
+fn what_was_meddled_with_is_a_cut() {
+    run(async {
+        let server = Server::start(1);
+        let alice = client(&server, 11).await;
+        alice.open("chat").await.unwrap();
+        server.world().knobs.spoil = true;
+        alice.publish_taken("chat", "one").await.unwrap();
+        assert_eq!(server.log("chat"), ["one"]);
+        assert_eq!(server.sessions(), (1, 1));
+    });
+}
+
+#[test]
+fn a_topic_that_may_no_longer_be_read_ends_with_a_word() {
+    run(async {
+        let server = Server::start(1);
+        let bob = client(&server, 12).await;
+        let mut chat = bob.subscribe("chat", From::Now, false).await.unwrap();
+        server.world().knobs.forbidden.push("chat".to_owned());
+        server.cut();
+        let Event::Lost(LostWhy::Refused(refusal)) = event(&mut chat).await else {
+            panic!("not refused")
+        };
+        assert_eq!(refusal.code(), Some(Code::Forbidden));
+        assert_eq!(chat.recv().await, None);
+        assert_eq!(bob.ended(), None);
+    });
+}
+
+#[test]
+fn a_topic_for_which_there_is_no_room_is_asked_for_again() {
+    run(async {
+        let server = Server::start(1);
+        let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
+        let mut chat = bob.subscribe("chat", From::Now, false).await.unwrap();
+        alice.publish_taken("chat", "one").await.unwrap();
+        assert_eq!(text(&mut chat).await, "one");
+        server.world().knobs.busy = 1;
+        let handle = bob.handle();
+        let conn = server.world().conns.remove(&handle).unwrap();
+        conn.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        // What is published there does not wait for it.
+        bob.publish_taken("chat", "own").await.unwrap();
+        assert_eq!(server.world().knobs.busy, 0);
+        assert!(server.world().conns.values().all(|conn| conn.reads.is_empty()));
+        alice.publish_taken("chat", "two").await.unwrap();
+        assert_eq!(event(&mut chat).await, Event::Resumed);
+        assert_eq!(text(&mut chat).await, "two");
+        // The first time, it is told.
+        server.world().knobs.busy = 1;
+        let error = bob.subscribe("other", From::Now, false).await.map(drop).unwrap_err();
+        assert_eq!(error.code(), Some(Code::Overloaded));
+        bob.subscribe("other", From::Now, false).await.unwrap();
+    });
+}

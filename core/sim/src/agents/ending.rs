@@ -1,0 +1,398 @@
+//! How a run ends: faults stop, everything drains, a last message reaches everybody, and all leave.
+
+use wardline_core::native::{FrameKind, flags};
+
+use super::net::{Conn, Owner};
+use super::side::Side;
+use super::states::State;
+use super::world::World;
+
+/// Virtual time in which everything must have drained once the faults are over: rates may be low.
+const DRAINED_NS: u64 = 900_000_000_000;
+/// And in which a last message must have reached everybody.
+const LAST_NS: u64 = 5_000_000_000;
+
+impl World<'_, '_> {
+    /// Brings the run to its end, and checks it.
+    pub(crate) fn end(&mut self) {
+        self.be_calm();
+        let end = self.side.now_ns + DRAINED_NS;
+        while !self.side.is_drained() {
+            let memory = self.relay.memory_used();
+            let limits = self.relay.limits();
+            let memory = (memory, limits.blocks, limits.segments);
+            let late = self.side.now_ns >= end;
+            assert!(!late, "it does not drain: {}, {memory:?}", self.side.undrained());
+            self.come_back();
+            self.round();
+        }
+        self.last_words();
+        self.who_is_there();
+        self.side.check_texts();
+        self.side.check_order();
+        self.side.check_directs();
+        self.leave();
+        self.count();
+    }
+
+    /// From now on everybody is honest and quick.
+    fn be_calm(&mut self) {
+        let side = &mut self.side;
+        side.calm = true;
+        side.rights.restore(side.step);
+        for index in side.live.clone() {
+            let wild = match side.conns[index].owner {
+                Owner::Agent(agent) => side.agents[agent].wild,
+                Owner::Text(_) => false,
+                Owner::Noise => true,
+            };
+            if wild {
+                side.reset(index);
+                side.over(index);
+            }
+            let conn = &mut side.conns[index];
+            conn.lazy = false;
+            conn.bytes_max = 1 << 20;
+        }
+    }
+
+    /// Who has no connection gets one.
+    fn come_back(&mut self) {
+        for index in self.side.live.clone() {
+            let Owner::Agent(agent) = self.side.conns[index].owner else { continue };
+            let live = self.side.links[index].as_ref().is_some_and(|link| link.is_live());
+            if live && self.side.agents[agent].link != Some(index) {
+                // Of a program that is no more.
+                self.side.reset(index);
+                self.side.over(index);
+            }
+        }
+        for agent in 0..self.side.plan.agents {
+            let up = |index: &usize| {
+                let conn = &self.side.conns[*index];
+                conn.owner == Owner::Agent(agent) && conn.is_up() && !self.side.is_over(*index)
+            };
+            let none = !self.side.live.iter().any(up);
+            let now_ns = self.side.now_ns;
+            let due = self.side.agents[agent].back_ns <= now_ns;
+            if none && due && !self.side.out.contains(&agent) {
+                // Whoever fails waits a while before it comes again.
+                let backoff = 200_000_000 + self.side.rng.below(2_000_000_000);
+                self.side.agents[agent].back_ns = now_ns + backoff;
+                self.dial(agent, false);
+            }
+        }
+        for text in 0..self.side.texts.len() {
+            self.connect_text(text);
+        }
+    }
+
+    /// All that an honest frontend and quick clients do; then time goes on, if nothing happened.
+    fn round(&mut self) {
+        self.side.step += 1;
+        let before = (self.relay.stats().bytes_out.value(), self.relay.stats().bytes_in.value());
+        for index in self.side.live.clone() {
+            if !self.side.conns[index].gone {
+                self.serve(index);
+            }
+        }
+        self.tell_waits();
+        self.drain();
+        self.check();
+        let after = (self.relay.stats().bytes_out.value(), self.relay.stats().bytes_in.value());
+        if before == after {
+            let now_ns = self.side.now_ns;
+            let next = self.wait.map_or(u64::MAX, wardline_core::Instant::as_nanos);
+            self.side.now_ns = next.clamp(now_ns + 100_000, now_ns + 100_000_000);
+        }
+    }
+
+    fn serve(&mut self, index: usize) {
+        let conn = &self.side.conns[index];
+        if !conn.down.is_empty() || conn.finished {
+            self.read(index);
+        }
+        if self.side.conns[index].flight.is_some() || self.side.conns[index].closing {
+            self.complete(index);
+        }
+        if self.side.conns[index].gone {
+            return;
+        }
+        if self.side.conns[index].full {
+            self.writable(index);
+        }
+        self.receive(index);
+        if let Some(mut link) = self.side.links[index].take() {
+            let conn = &self.side.conns[index];
+            let able = link.is_live() && conn.is_up() && !link.closing && !conn.closing;
+            if able && !link.sent.is_empty() && link.ping.is_none() {
+                self.side.ping(index, &mut link);
+            }
+            self.side.links[index] = Some(link);
+        }
+    }
+
+    /// One says something on each topic that is read: everybody who reads it has it in 5 s.
+    fn last_words(&mut self) {
+        let mut expected = Vec::new();
+        for index in self.side.live.clone() {
+            let Owner::Agent(agent) = self.side.conns[index].owner else { continue };
+            if self.side.able(agent) != Some(index) {
+                continue;
+            }
+            let mut link = self.side.links[index].take().expect("it is able");
+            let open = link.subs.values().filter(|sub| sub.given_up.is_none());
+            let open: Vec<usize> = open.map(|sub| sub.name).collect();
+            for name in open {
+                if expected.iter().all(|(known, _)| *known != name) {
+                    let peer = (Some(name), 0, 0);
+                    let msg = self.side.compose(agent, FrameKind::Publish, peer);
+                    self.side.truth.msgs[msg].payload.truncate(60);
+                    // So that its number is known, whoever reads it.
+                    self.side.truth.msgs[msg].header.flags |= flags::VERDICT;
+                    self.side.transmit(index, &mut link, &[msg]);
+                    expected.push((name, msg));
+                }
+            }
+            self.side.links[index] = Some(link);
+        }
+        let end = self.side.now_ns + LAST_NS;
+        while !self.side.missing(&expected).is_empty() {
+            let late = self.side.now_ns >= end;
+            let missing = self.side.missing(&expected);
+            assert!(
+                !late,
+                "not everybody was reached: {missing:?}, {:?}",
+                missing
+                    .iter()
+                    .map(|(index, name, msg)| (
+                        self.side.links[*index].as_ref().map(|l| l
+                            .subs
+                            .values()
+                            .find(|s| s.name == *name)
+                            .cloned()),
+                        self.side.truth.msgs[*msg].clone()
+                    ))
+                    .collect::<Vec<_>>()
+            );
+            self.round();
+        }
+    }
+
+    /// Each asks who reads what it reads.
+    fn who_is_there(&mut self) {
+        self.side.at_rest = true;
+        for index in self.side.live.clone() {
+            let Owner::Agent(agent) = self.side.conns[index].owner else { continue };
+            if self.side.able(agent) == Some(index) {
+                self.side.ask_who(index);
+            }
+        }
+        let end = self.side.now_ns + 60_000_000_000;
+        while !self.side.is_drained() {
+            assert!(self.side.now_ns < end, "who is there? {}", self.side.undrained());
+            self.come_back();
+            self.round();
+        }
+        self.side.check_presence();
+    }
+
+    /// Everybody leaves, and nothing is left.
+    fn leave(&mut self) {
+        for index in self.side.live.clone() {
+            let side = &mut self.side;
+            match side.links[index].take() {
+                Some(mut link) if link.is_live() && !link.closing => {
+                    side.say_close(index, &mut link);
+                    side.links[index] = Some(link);
+                }
+                link => {
+                    side.links[index] = link;
+                    side.conns[index].fin = true;
+                }
+            }
+        }
+        let end = self.side.now_ns + 60_000_000_000;
+        while self.relay.connections() > 0 {
+            let late = self.side.now_ns >= end;
+            assert!(!late, "{} are still there", self.relay.connections());
+            self.round();
+        }
+        // What was kept for a while is forgotten.
+        for _ in 0..3 {
+            self.side.now_ns += 90_000_000_000_000;
+            self.drain();
+        }
+        self.relay.check();
+        assert_eq!(self.relay.memory_used(), (0, 0), "memory that nobody needs");
+    }
+
+    /// Adds what only the counters tell.
+    fn count(&mut self) {
+        let stats = *self.relay.stats();
+        let states = &mut self.side.states;
+        for (state, counter) in [
+            (State::Held, stats.native_held),
+            (State::Evicted, stats.sessions_evicted),
+            (State::Expired, stats.sessions_expired),
+            (State::LogFull, stats.log_full),
+            (State::DigestShared, stats.digests_shared),
+        ] {
+            states.hits(state, counter.value());
+        }
+    }
+}
+
+impl Side<'_> {
+    pub(crate) fn is_over(&self, index: usize) -> bool {
+        self.links[index].as_ref().is_none_or(|link| link.is_over())
+    }
+
+    fn waits(&self, index: usize) -> Option<&'static str> {
+        let conn = &self.conns[index];
+        let busy = |conn: &Conn| !conn.up.is_empty() || conn.paused || conn.flight.is_some();
+        match conn.owner {
+            Owner::Noise => Some("noise"),
+            _ if conn.reset || conn.fin || conn.finished || conn.closing => Some("it ends"),
+            _ if busy(conn) => Some("input"),
+            _ if !conn.down.is_empty() || conn.full => Some("output"),
+            Owner::Text(_) => None,
+            Owner::Agent(agent) => {
+                let link = self.links[index].as_ref()?;
+                let again = &self.agents[agent].again;
+                if !link.is_live() {
+                    Some("it does not live")
+                } else if link.ping.is_some() || !link.sent.is_empty() || !link.asks.is_empty() {
+                    Some("answers")
+                } else if again.iter().any(|msg| self.is_open_for(*msg, index)) {
+                    Some("messages to be sent again")
+                } else {
+                    None
+                }
+            }
+        }
+    }
+
+    fn is_open_for(&self, msg: usize, index: usize) -> bool {
+        let link = self.links[index].as_ref();
+        let name = self.truth.msgs[msg].name;
+        link.is_some_and(|link| name.is_none_or(|name| link.number(name).is_some()))
+    }
+
+    /// Whether nothing is under way, and everybody is there.
+    fn is_drained(&self) -> bool {
+        let there = |agent: usize| self.out.contains(&agent) || self.able(agent).is_some();
+        (0..self.plan.agents).all(there)
+            && self.live.iter().all(|index| self.waits(*index).is_none())
+    }
+
+    fn undrained(&self) -> String {
+        let waits = |index: &usize| self.waits(*index).map(|why| (*index, why));
+        let waits: Vec<_> = self.live.iter().filter_map(waits).collect();
+        let there = |agent: &usize| !self.out.contains(agent) && self.able(*agent).is_none();
+        let away: Vec<usize> = (0..self.plan.agents).filter(there).collect();
+        format!("{waits:?}, agents away: {away:?}, {:?}", self.refused)
+    }
+
+    /// Who reads a topic and does not have the last message of it: connection, topic, message.
+    fn missing(&self, expected: &[(usize, usize)]) -> Vec<(usize, usize, usize)> {
+        let mut missing = Vec::new();
+        for index in &self.live {
+            let Some(link) = self.links[*index].as_ref().filter(|link| link.is_live()) else {
+                continue;
+            };
+            for sub in link.subs.values().filter(|sub| sub.reads && sub.given_up.is_none()) {
+                let last = expected.iter().find(|(name, _)| *name == sub.name);
+                let Some((_, msg)) = last else { continue };
+                let said = &self.truth.msgs[*msg];
+                // Memory may have been too short for who said it.
+                let lost = |conn: usize| !self.conns[conn].is_up() || self.is_over(conn);
+                if said.txs.iter().all(|tx| lost(tx.conn)) {
+                    continue;
+                }
+                let own = said.txs.iter().any(|tx| tx.conn == *index);
+                let come = said.place.is_some_and(|place| sub.pos > place.2);
+                if !(come || (own && !sub.echo)) {
+                    missing.push((*index, sub.name, *msg));
+                }
+            }
+        }
+        missing
+    }
+
+    fn ask_who(&mut self, index: usize) {
+        let Some(mut link) = self.links[index].take() else { return };
+        let subs: Vec<(u32, usize)> = link
+            .subs
+            .iter()
+            .filter(|(_, sub)| sub.given_up.is_none())
+            .map(|(number, sub)| (*number, sub.name))
+            .collect();
+        for (topic, name) in subs {
+            link.ask += 1;
+            let ask = link.ask;
+            let who = super::link::Ask::Who { name, topic, found: Vec::new(), pages: 0 };
+            link.asks.insert(ask, (who, self.step));
+            let value = wardline_core::native::ClientControl::Who { ask, topic, after: 0 };
+            self.control(index, &mut link, &value);
+        }
+        self.links[index] = Some(link);
+    }
+
+    /// Who came and did not leave is there.
+    fn check_presence(&self) {
+        let links = || self.live.iter().filter_map(|index| self.links[*index].as_deref());
+        for link in links() {
+            for (topic, sub) in link.subs.iter().filter(|(_, sub)| sub.given_up.is_none()) {
+                for (handle, _) in sub.present.iter().filter(|(_, here)| **here) {
+                    let there = links().any(|other| {
+                        let reads = other.subs.get(topic).is_some_and(|sub| sub.reads);
+                        other.handle == *handle && other.is_live() && reads
+                    });
+                    assert!(there, "handle {handle:x} came to {} and is not there", sub.name);
+                }
+            }
+        }
+    }
+
+    /// What was taken for somebody's own is; and each sender's messages stand as it sent them.
+    fn check_order(&self) {
+        for (name, epoch, number, conn) in &self.truth.own {
+            let log = self.truth.logs.get(&(*name, *epoch));
+            let Some(msg) = log.and_then(|log| log.get(number)).map(|placed| placed.msg) else {
+                continue;
+            };
+            let msg = msg.expect("somebody else's");
+            let own = self.truth.msgs[msg].txs.iter().any(|tx| tx.conn == *conn);
+            assert!(own, "message {msg} was kept from connection {conn}");
+        }
+        for log in self.truth.logs.values() {
+            let mut last: std::collections::BTreeMap<usize, usize> = Default::default();
+            for msg in log.values().filter_map(|placed| placed.msg) {
+                let txs = &self.truth.msgs[msg].txs;
+                let [tx] = txs.as_slice() else { continue };
+                let before = last.insert(tx.conn, tx.nth);
+                assert!(before.is_none_or(|before| before < tx.nth), "message {msg} was overtaken");
+            }
+        }
+    }
+
+    /// What was taken for a peer was numbered, whether it arrived or not.
+    fn check_directs(&self) {
+        for index in &self.live {
+            let Some(link) = self.links[*index].as_ref().filter(|link| link.is_live()) else {
+                continue;
+            };
+            let Some(base) = self.bases.get(&link.handle) else { continue };
+            let to =
+                |said: &&super::truth::Msg| said.name.is_none() && said.header.peer == link.handle;
+            let all = self.truth.msgs.iter().filter(to);
+            let taken = all.clone().filter(|said| said.taken).count() as u64;
+            let sent = all.filter(|said| !said.txs.is_empty()).count() as u64;
+            let numbered = link.direct - base;
+            assert!(taken <= numbered, "{taken} were taken, {numbered} numbered");
+            let wild = self.plan.wild > 0;
+            assert!(wild || numbered <= sent, "{numbered} were numbered, {sent} sent");
+        }
+    }
+}

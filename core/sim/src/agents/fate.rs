@@ -1,0 +1,188 @@
+//! What became of messages: taken or refused, as a PONG, a CLOSE or a later connection says.
+
+use wardline_core::Right;
+use wardline_core::native::{Close, Code};
+
+use super::link::{Link, Pinging, Stage};
+use super::side::Side;
+use super::states::State;
+use super::told::WINDOW;
+
+impl Side<'_> {
+    /// Which messages were taken: exactly the others are sent again.
+    pub(crate) fn taken(
+        &mut self,
+        index: usize,
+        link: &mut Link,
+        mid: u64,
+        seen: &[u8],
+        direct: u64,
+    ) {
+        link.live = true;
+        link.live_ns = self.now_ns;
+        link.direct = direct;
+        self.lost_directs(link);
+        let fresh = self.heard.insert(link.handle);
+        if !link.resumed {
+            self.bases.entry(link.handle).or_insert(direct);
+        }
+        let program = link.epoch_ms == self.agents[link.agent].epoch_ms;
+        if !program {
+            return;
+        }
+        let agent = &mut self.agents[link.agent];
+        if let Some(old) = agent.link.replace(index)
+            && old != index
+            && !self.conns[old].gone
+        {
+            // One is enough for the client.
+            self.reset(old);
+        }
+        let agent = &mut self.agents[link.agent];
+        let open: Vec<(u64, usize)> = agent.open.iter().map(|(mid, msg)| (*mid, *msg)).collect();
+        agent.open.clear();
+        agent.again.clear();
+        for (of, msg) in open {
+            let bit = |age: u64| seen[(age / 8) as usize] & (1 << (age % 8)) != 0;
+            match mid.checked_sub(of) {
+                // The relay holds nothing: nobody knows.
+                _ if mid == 0 && fresh => {}
+                None => self.not_taken(link, msg),
+                Some(age) if age >= WINDOW => self.states.hit(State::BelowWindow),
+                Some(age) if bit(age) => {
+                    self.states.hit(State::TakenAcross);
+                    self.is_taken(msg);
+                }
+                Some(_) => self.not_taken(link, msg),
+            }
+        }
+        self.go_on(index, link);
+    }
+
+    /// What peers sent and a connection of before did not bring is lost, and counted.
+    pub(crate) fn lost_directs(&mut self, link: &Link) {
+        let before = self.links.iter().flatten().filter(|other| other.handle == link.handle);
+        let Some(before) =
+            before.filter(|other| other.live || other.is_over()).map(|it| it.direct).max()
+        else {
+            return;
+        };
+        assert!(link.racing || link.direct >= before, "numbers of directs went back");
+        if link.direct > before {
+            self.states.hit(State::DirectLost);
+        }
+    }
+
+    pub(crate) fn not_taken(&mut self, link: &Link, msg: usize) {
+        let known = self.truth.msgs[msg].taken && !link.racing;
+        assert!(
+            !known,
+            "message {msg} was taken and is not seen {:?} {}",
+            self.truth.msgs[msg], link.resumed
+        );
+        if !self.truth.msgs[msg].taken {
+            self.agents[link.agent].again.push(msg);
+        }
+    }
+
+    /// All that was sent before a PING was seen to.
+    pub(crate) fn ponged(&mut self, index: usize, link: &mut Link) {
+        let Pinging { records, over } = link.ping.take().expect("the PONG of no PING");
+        self.settled(index, link, records);
+        for (topic, given_up) in over {
+            if link.subs.get(&topic).is_some_and(|sub| sub.given_up == given_up) {
+                link.subs.remove(&topic);
+            }
+        }
+    }
+
+    /// All that went out in the first `records` records was taken or refused.
+    pub(crate) fn settled(&mut self, index: usize, link: &mut Link, records: u64) {
+        let all = std::mem::take(&mut link.sent);
+        let (over, rest): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|sent| sent.record < records);
+        link.sent = rest;
+        let mut by_msg: std::collections::BTreeMap<usize, Vec<Option<Code>>> = Default::default();
+        for sent in over {
+            by_msg.entry(sent.msg).or_default().push(sent.nacked);
+        }
+        for (msg, outcomes) in by_msg {
+            let taken = outcomes.iter().filter(|code| code.is_none()).count();
+            let before = self.truth.msgs[msg].txs.iter().any(|tx| tx.conn != index);
+            assert!(taken <= 1, "message {msg} was taken {taken} times");
+            let said = &self.truth.msgs[msg];
+            let mid = said.header.mid;
+            let refused = outcomes.contains(&Some(Code::Duplicate));
+            assert!(!refused || taken == 1 || before || said.taken, "{msg} is no duplicate");
+            if taken == 1 {
+                link.took += 1;
+                self.is_taken(msg);
+                let asked = link.verdicts.get(&mid);
+                assert_ne!(
+                    asked,
+                    Some(&false),
+                    "no verdict of message {msg} {:?} {outcomes:?}",
+                    self.truth.msgs[msg]
+                );
+            }
+            if link.sent.iter().all(|sent| sent.msg != msg) {
+                link.verdicts.remove(&mid);
+                self.agents[link.agent].open.remove(&mid);
+            }
+        }
+        self.at_the_rate(link);
+    }
+
+    /// Nobody sends faster than it may.
+    pub(crate) fn at_the_rate(&self, link: &Link) {
+        let rate = u64::from(self.plan.limits.native.messages_per_second);
+        let span = self.now_ns - link.live_ns;
+        let most = rate * 2 + rate * span / 1_000_000_000 + 2;
+        assert!(rate == 0 || link.took <= most, "{} messages in {span} ns", link.took);
+    }
+
+    /// The relay's CLOSE.
+    pub(crate) fn closed(&mut self, index: usize, link: &mut Link, close: Close) {
+        let agent = &self.agents[link.agent];
+        let (wild, program) = (agent.wild, link.epoch_ms == agent.epoch_ms);
+        let code = Code::from_wire(close.code).expect("a code that is none");
+        if !wild {
+            let due = match code {
+                Code::Normal => link.closing,
+                Code::GoingAway | Code::Idle | Code::Superseded | Code::Overloaded => true,
+                Code::SlowReader => self.conns[index].slow,
+                // What it may was taken from it meanwhile.
+                Code::Refused => {
+                    let who = self.agents[link.agent].identity;
+                    self.may_be_denied(&who, Right::Subscribe, 0)
+                        || self.may_be_denied(&who, Right::Connect, 0)
+                }
+                _ => self.conns[index].meddled,
+            };
+            assert!(due, "connection {index} was closed without a cause: {code:?}");
+            assert!(close.taken <= link.records.expect("keys").sending.sent());
+            // After its own CLOSE it did not hear of refusals any more.
+            if link.live && !link.closing {
+                self.settled(index, link, close.taken);
+            }
+        }
+        let records = link.records.as_mut().expect("keys");
+        if !link.closing {
+            self.states.hit(State::ClosedByRelay);
+            if let Ok(record) = records.close(Code::Normal, 0, 0, 0) {
+                self.conns[index].up.extend(record);
+            }
+        } else {
+            self.states.hit(State::ClosedByClient);
+        }
+        let survives = code.session_survives() && !link.closing;
+        let agent = &mut self.agents[link.agent];
+        if program && !survives && code != Code::Superseded {
+            agent.resumption = None;
+        }
+        link.stage = Stage::Over;
+        if !self.conns[index].reset {
+            self.conns[index].fin = true;
+        }
+    }
+}

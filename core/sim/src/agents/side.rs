@@ -1,0 +1,198 @@
+//! Everything but the relay: sockets, clients, and what they have seen.
+
+use std::collections::BTreeMap;
+
+use wardline_core::native::{Code, Identity};
+use wardline_core::{ConnId, Instant, PeerFault, Reason, Right};
+
+use super::agent::Agent;
+use super::link::Link;
+use super::net::{Conn, Owner};
+use super::plan::Plan;
+use super::rights::Rights;
+use super::states::{State, States};
+use super::text::Reader;
+use super::truth::Truth;
+use crate::rng::Rng;
+
+/// The names of topics.
+pub(crate) const NAMES: [&str; 7] = ["main", "a", "b", "x", "y/z", "ünï", "w"];
+
+/// What stands around a relay.
+pub(crate) struct Side<'b> {
+    pub(crate) rng: Rng<'b>,
+    pub(crate) plan: Plan,
+    pub(crate) rights: &'b Rights,
+    pub(crate) now_ns: u64,
+    pub(crate) step: u64,
+    /// Faults are over.
+    pub(crate) calm: bool,
+    pub(crate) conns: Vec<Conn>,
+    /// What an agent thinks of a connection, by the same number.
+    pub(crate) links: Vec<Option<Box<Link>>>,
+    pub(crate) names: BTreeMap<ConnId, usize>,
+    pub(crate) live: Vec<usize>,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) texts: Vec<Reader>,
+    pub(crate) truth: Truth,
+    pub(crate) states: States,
+    pub(crate) hash: u64,
+    /// The last leap of time that clients could not keep up with: until when.
+    pub(crate) leapt_ns: u64,
+    /// Memory was short at some time since.
+    pub(crate) short: bool,
+    /// Nothing is under way anywhere.
+    pub(crate) at_rest: bool,
+    /// The epoch of the program that opened a connection.
+    pub(crate) epochs: Vec<Option<u64>>,
+    /// The number with which a handle's directs began.
+    pub(crate) bases: BTreeMap<u64, u64>,
+    /// Handles whose client was told Taken.
+    pub(crate) heard: std::collections::BTreeSet<u64>,
+    /// How the door last refused somebody.
+    pub(crate) refused: Option<wardline_core::Refusal>,
+    /// Agents for which there is no room.
+    pub(crate) out: std::collections::BTreeSet<usize>,
+    /// HELLOs that were said, to be played back.
+    pub(crate) hellos: Vec<Vec<u8>>,
+}
+
+impl Side<'_> {
+    pub(crate) fn now(&self) -> Instant {
+        Instant::from_nanos(self.now_ns)
+    }
+
+    /// The connection of that name, which is there.
+    pub(crate) fn named(&self, conn: ConnId) -> usize {
+        let index = *self.names.get(&conn).expect("a connection that never was");
+        assert!(!self.conns[index].gone, "an output for a connection that is gone");
+        index
+    }
+
+    /// Folds something that was observed into the run's number.
+    pub(crate) fn observe(&mut self, what: u64) {
+        let mixed = (self.hash ^ what).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.hash = mixed ^ (mixed >> 29);
+    }
+
+    /// A socket took bytes.
+    pub(crate) fn accept(&mut self, index: usize, bytes: &[u8]) {
+        self.observe(bytes.len() as u64 ^ (index as u64) << 32);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.observe(u64::from_le_bytes(word));
+        }
+        let conn = &mut self.conns[index];
+        if !conn.reset {
+            conn.down.extend(bytes);
+        }
+    }
+
+    /// A connection is no more.
+    pub(crate) fn forget(&mut self, index: usize) {
+        self.conns[index].gone = true;
+        self.conns[index].flight = None;
+        self.live.retain(|live| *live != index);
+    }
+
+    /// Of those that are there, one for which `wanted` holds.
+    pub(crate) fn any(&mut self, wanted: impl Fn(&Conn) -> bool) -> Option<usize> {
+        let count = self.live.len();
+        let start = self.rng.below(count as u64) as usize;
+        (0..count)
+            .map(|offset| self.live[(start + offset) % count])
+            .find(|index| wanted(&self.conns[*index]))
+    }
+
+    /// The relay ends a connection: whether it has a reason to.
+    pub(crate) fn leaves(&mut self, index: usize, reason: Reason) {
+        self.at_rest = false;
+        let conn = &self.conns[index];
+        assert!(conn.leaving.is_none(), "it leaves twice");
+        let honest = match conn.owner {
+            Owner::Agent(agent) => !self.agents[agent].wild,
+            Owner::Text(_) | Owner::Noise => false,
+        };
+        if honest {
+            let due = self.is_due(index, reason);
+            assert!(due, "connection {index} ends without a cause: {reason:?}");
+        }
+        self.conns[index].leaving = Some(reason);
+    }
+
+    fn is_due(&mut self, index: usize, reason: Reason) -> bool {
+        let conn = &self.conns[index];
+        let late = self.leapt_ns + 1_000_000_000 >= conn.opened_ns;
+        let native = &self.plan.limits.native;
+        match reason {
+            Reason::Shutdown => true,
+            Reason::Peer => conn.reset || conn.fin || conn.broken || self.said_close(index),
+            Reason::Fault(PeerFault::Native(code)) => match code {
+                Code::Superseded => {
+                    self.states.hit(State::Superseded);
+                    true
+                }
+                Code::Idle => {
+                    self.states.hit(State::Silent);
+                    self.now_ns - conn.heard_ns >= native.silence.as_nanos() - 2_000_000
+                        || self.now_ns - conn.heard_ns > native.ping.as_nanos() && late
+                }
+                Code::HandshakeTimeout => {
+                    self.states.hit(State::HandshakeTimeout);
+                    let least = native.first_byte.min(native.handshake);
+                    self.now_ns - conn.opened_ns >= least.as_nanos()
+                }
+                // A stranger's handshake is refused; its client sees why.
+                Code::Refused => {
+                    let withdrawn = self.is_withdrawn(index);
+                    self.conns[index].withdrawn = withdrawn;
+                    withdrawn || self.is_new(index)
+                }
+                Code::Rate | Code::TooManySessions | Code::Overloaded | Code::PuzzleRequired => {
+                    self.is_new(index)
+                }
+                _ => conn.meddled,
+            },
+            Reason::Fault(PeerFault::SlowReader) => {
+                self.states.hit(State::Cut);
+                conn.slow
+            }
+            Reason::Fault(PeerFault::Overloaded) => {
+                self.states.hit(State::Overloaded);
+                true
+            }
+            Reason::Fault(PeerFault::Evicted) => true,
+            Reason::Fault(PeerFault::Unfinished) => {
+                let span = self.plan.limits.unfinished.as_nanos();
+                conn.meddled || self.now_ns - conn.opened_ns >= span
+            }
+            // It was silent at a door of both dialects for too long.
+            Reason::Fault(PeerFault::WrongDialect) => {
+                self.now_ns - conn.opened_ns >= native.decide.as_nanos()
+            }
+            Reason::Fault(PeerFault::BadUtf8 | PeerFault::Idle) => conn.meddled,
+        }
+    }
+
+    fn is_new(&self, index: usize) -> bool {
+        self.links[index].as_ref().is_none_or(|link| !link.is_live())
+    }
+
+    /// Whether its client may not read now what it read before.
+    fn is_withdrawn(&self, index: usize) -> bool {
+        let Some(link) = &self.links[index] else { return false };
+        let who = self.agents[link.agent].identity;
+        let denied = |right| self.rights.denied_after(&who, right, u64::MAX);
+        denied(Right::Subscribe) || denied(Right::Connect)
+    }
+
+    fn said_close(&self, index: usize) -> bool {
+        self.links[index].as_ref().is_some_and(|link| link.closing)
+    }
+
+    /// Whether somebody may have been denied something since a step.
+    pub(crate) fn may_be_denied(&self, who: &Identity, right: Right, step: u64) -> bool {
+        self.rights.denied_after(who, right, step)
+    }
+}

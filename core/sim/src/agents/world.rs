@@ -1,0 +1,345 @@
+//! The relay with native sessions and everything around it, one step after the other.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use wardline_core::{Gather, Instant, Relay, Remote, TopicId};
+
+use super::agent::Agent;
+use super::lent::Lent;
+use super::link::{Link, Stage};
+use super::net::{Conn, Owner};
+use super::plan::Plan;
+use super::rights::Rights;
+use super::side::{NAMES, Side};
+use super::states::{State, States};
+use super::text::Reader;
+use super::truth::Truth;
+use crate::rng::Rng;
+
+/// What can happen in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A client connects.
+    Connect,
+    /// A client says something.
+    Act,
+    /// The frontend receives.
+    Receive,
+    /// A client reads.
+    Read,
+    /// A socket can take more.
+    Writable,
+    /// A send under way goes on, or ends.
+    Complete,
+    /// Time goes on.
+    Time,
+    /// Something goes wrong.
+    Fault,
+    /// The relay is asked for outputs.
+    Drain,
+}
+
+const OPS: [(Op, u32); 9] = [
+    (Op::Connect, 25),
+    (Op::Act, 160),
+    (Op::Receive, 120),
+    (Op::Read, 120),
+    (Op::Writable, 40),
+    (Op::Complete, 60),
+    (Op::Time, 40),
+    (Op::Fault, 50),
+    (Op::Drain, 20),
+];
+
+/// A relay in its world.
+pub(crate) struct World<'s, 'b> {
+    pub(crate) relay: Relay<'s, &'s mut [u8]>,
+    pub(crate) side: Side<'b>,
+    pub(crate) gather: Gather,
+    pub(crate) native: TopicId,
+    pub(crate) lines: Vec<TopicId>,
+    pub(crate) port: u16,
+    pub(crate) wait: Option<Instant>,
+    check_all: bool,
+}
+
+impl<'s, 'b> World<'s, 'b> {
+    pub(crate) fn new(
+        plan: Plan,
+        mut rng: Rng<'b>,
+        lent: &'s mut Lent,
+        rights: &'b Rights,
+        check_all: bool,
+    ) -> Self
+    where
+        'b: 's,
+    {
+        let now_ns = 1_000_000_000;
+        let now = Instant::from_nanos(now_ns);
+        let (slots, native, pool) = lent.slots(rights);
+        let mut relay = Relay::new(plan.limits, slots, pool, [7; 32], now).expect("a plan");
+        let seed = core::array::from_fn(|_| rng.below(256) as u8);
+        relay.speak_native(native, seed, 1_700_000_000_000).expect("a native plan");
+        let lines = if plan.texts > 0 { plan.names.min(2) } else { 0 };
+        let lines = NAMES[..lines].iter().map(|name| relay.listen(name).expect("a topic"));
+        let lines: Vec<TopicId> = lines.collect();
+        let native = relay.listen_native().expect("a native door");
+        let agents = (0..plan.agents + plan.wild).map(|nth| {
+            let identity = if rng.one_in(4) { nth / 2 } else { nth };
+            let recv_max = rng.pick(&[1_024, 1_072, 4_096, 65_584]);
+            Agent::new(nth, identity, nth >= plan.agents, rng.below(1 << 40), recv_max)
+        });
+        let agents = agents.collect();
+        let texts = (0..plan.texts).map(|nth| Reader::new(nth % 2 % lines.len().max(1)));
+        let texts = texts.collect();
+        let side = Side {
+            rng,
+            plan,
+            rights,
+            now_ns,
+            step: 0,
+            calm: false,
+            conns: Vec::new(),
+            links: Vec::new(),
+            names: Default::default(),
+            live: Vec::new(),
+            agents,
+            texts,
+            truth: Truth::default(),
+            states: States::default(),
+            hash: 0,
+            leapt_ns: 0,
+            short: false,
+            at_rest: false,
+            epochs: Vec::new(),
+            bases: Default::default(),
+            out: Default::default(),
+            refused: None,
+            heard: Default::default(),
+            hellos: Vec::new(),
+        };
+        let gather = Gather::new();
+        Self { relay, side, gather, native, lines, port: 1_024, wait: None, check_all }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.side.now()
+    }
+
+    /// One step of disorder.
+    pub(crate) fn step(&mut self) {
+        self.side.step += 1;
+        let weights = OPS.map(|(_, weight)| weight);
+        let (op, _) = OPS[self.side.rng.weighted(&weights)];
+        crate::trace::note_agents(self.side.step, self.side.now_ns, op);
+        self.apply(op);
+        if self.side.rng.percent(self.side.plan.drain) {
+            self.drain();
+        }
+        self.check();
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Connect => self.connect(),
+            Op::Act => {
+                let side = &mut self.side;
+                let all = side.agents.len() + side.texts.len();
+                let who = side.rng.below(all as u64) as usize;
+                match who.checked_sub(side.agents.len()) {
+                    None => side.act(who),
+                    Some(text) => side.text_says(text),
+                }
+            }
+            Op::Receive => {
+                let able =
+                    |conn: &Conn| !conn.closing && (conn.reset || conn.fin || !conn.up.is_empty());
+                for _ in 0..=self.side.rng.up_to(7) {
+                    if let Some(index) = self.side.any(able) {
+                        self.receive(index);
+                    }
+                }
+            }
+            Op::Read => {
+                let able = |conn: &Conn| !conn.lazy && (!conn.down.is_empty() || conn.finished);
+                for _ in 0..=self.side.rng.up_to(2) {
+                    if let Some(index) = self.side.any(able) {
+                        self.read(index);
+                    }
+                }
+            }
+            Op::Writable => {
+                if let Some(index) = self.side.any(|conn| conn.full && conn.room() > 0) {
+                    self.writable(index);
+                }
+            }
+            Op::Complete => {
+                if let Some(index) = self.side.any(|conn| conn.flight.is_some() || conn.closing) {
+                    self.complete(index);
+                }
+            }
+            Op::Time => self.time(),
+            Op::Fault => self.fault(),
+            Op::Drain => self.drain(),
+        }
+    }
+
+    /// A newcomer at one of the doors.
+    pub(crate) fn connect(&mut self) {
+        let side = &mut self.side;
+        let all = side.agents.len() + side.texts.len();
+        let who = side.rng.below(all as u64) as usize;
+        if let Some(text) = who.checked_sub(side.agents.len()) {
+            return self.connect_text(text);
+        }
+        let up = |index: &usize| {
+            side.conns[*index].owner == Owner::Agent(who)
+                && side.conns[*index].is_up()
+                && side.links[*index].as_ref().is_some_and(|link| !link.is_over())
+        };
+        let racing = side.live.iter().any(up);
+        if racing && side.rng.below(1_000) >= u64::from(side.plan.often.race) / 2 {
+            return;
+        }
+        if racing {
+            side.states.hit(State::Raced);
+        }
+        self.dial(who, racing);
+    }
+
+    /// Opens a connection.
+    pub(crate) fn open(&mut self, door: TopicId, owner: Owner) -> Option<usize> {
+        self.port = self.port.wrapping_add(1).max(1_024);
+        let side = &mut self.side;
+        let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), self.port);
+        let remote = Remote { addr, topic: door };
+        let id = match self.relay.handle_accept(Instant::from_nanos(side.now_ns), remote) {
+            Ok(id) => id,
+            Err(refusal) => {
+                side.refused = Some(refusal);
+                return None;
+            }
+        };
+        let bytes_max = 1 + side.rng.up_to(side.plan.socket_bytes);
+        let mut conn = Conn::new((id, addr), owner, bytes_max, side.now_ns);
+        conn.lazy = !side.calm && side.rng.below(10_000) < u64::from(side.plan.often.lazy) / 4;
+        let index = side.conns.len();
+        side.conns.push(conn);
+        side.links.push(None);
+        side.epochs.push(None);
+        side.live.push(index);
+        side.names.insert(id, index);
+        Some(index)
+    }
+
+    pub(crate) fn dial(&mut self, agent: usize, racing: bool) {
+        let mixed = !self.lines.is_empty() && self.side.rng.one_in(4);
+        let door = if mixed { self.lines[0].mixed() } else { self.native };
+        let Some(index) = self.open(door, Owner::Agent(agent)) else { return };
+        let side = &mut self.side;
+        if mixed {
+            side.states.hit(State::MixedNative);
+        }
+        // What comes over one that is half closed is heard, too.
+        let mine = |other: &usize| {
+            let conn = &side.conns[*other];
+            *other != index && conn.owner == Owner::Agent(agent) && !conn.reset
+        };
+        let others: Vec<usize> = side.live.iter().copied().filter(mine).collect();
+        let overlaps = !others.is_empty();
+        for other in others {
+            if let Some(link) = &mut side.links[other] {
+                link.racing = true;
+            }
+        }
+        let entropy: [u8; 32] = core::array::from_fn(|_| side.rng.below(256) as u8);
+        let who = &mut side.agents[agent];
+        who.tried = side.step;
+        let mut epoch_ms = who.epoch_ms;
+        let mut resume = who.resumption;
+        if !side.calm && side.rng.one_in(60) {
+            // A program of before.
+            epoch_ms -= 1;
+            resume = None;
+        } else if !side.calm && side.rng.one_in(12) {
+            resume = None;
+        }
+        if racing && resume.is_none() {
+            side.states.hit(State::TakenOver);
+        }
+        side.epochs[index] = Some(epoch_ms);
+        let link = Link {
+            agent,
+            stage: Stage::Hello,
+            entropy,
+            resume,
+            resumed: false,
+            epoch_ms,
+            racing: racing || overlaps,
+            inbuf: Vec::new(),
+            records: None,
+            handle: 0,
+            max_payload: 0,
+            live: false,
+            live_ns: 0,
+            took: 0,
+            direct: 0,
+            subs: Default::default(),
+            asks: Default::default(),
+            ask: 0,
+            sent: Vec::new(),
+            verdicts: Default::default(),
+            ping: None,
+            pings: 0,
+            closing: false,
+            nth: 0,
+        };
+        let hello = side.hello_of(&link);
+        if side.hellos.len() < 50 {
+            side.hellos.push(hello.clone());
+        }
+        side.conns[index].up.extend(hello);
+        side.links[index] = Some(Box::new(link));
+    }
+
+    pub(crate) fn connect_text(&mut self, text: usize) {
+        let side = &mut self.side;
+        if side.texts[text].conn.is_some_and(|index| !side.conns[index].gone) {
+            return;
+        }
+        let name = side.texts[text].name;
+        let mixed = side.rng.one_in(3);
+        let door = if mixed { self.lines[name].mixed() } else { self.lines[name] };
+        let Some(index) = self.open(door, Owner::Text(text)) else { return };
+        if mixed {
+            self.side.states.hit(State::MixedLine);
+        }
+        let reader = &mut self.side.texts[text];
+        reader.conn = Some(index);
+        reader.inbuf.clear();
+        reader.read.push(None);
+    }
+
+    fn time(&mut self) {
+        self.tell_waits();
+        let side = &mut self.side;
+        let tick = side.plan.tick_ms * 1_000_000;
+        let next = self.wait.map_or(0, |wait| wait.as_nanos().saturating_sub(side.now_ns));
+        side.now_ns += match side.rng.below(8) {
+            0 => 1 + side.rng.below(1_000),
+            1 => next.min(tick * 10),
+            _ => side.rng.below(tick),
+        };
+    }
+
+    pub(crate) fn check(&mut self) {
+        if self.check_all || self.side.step.is_multiple_of(8) {
+            self.relay.check();
+        }
+        let limits = self.side.plan.limits;
+        let (blocks, segments) = self.relay.memory_used();
+        assert!(blocks <= limits.blocks && segments <= limits.segments, "more than there is");
+        self.side.short |= blocks * 2 >= limits.blocks;
+        assert_eq!(self.relay.stats().events_dropped.value(), 0, "events were dropped");
+    }
+}

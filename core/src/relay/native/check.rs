@@ -1,0 +1,87 @@
+//! What must hold of native sessions between any two calls. The simulator asks after every step.
+
+use super::slots::Stage;
+use crate::cursor::{Place, sub};
+use crate::fault::invariant_failed;
+use crate::id::Ref;
+use crate::relay::Relay;
+use crate::session::{Flags, Phase};
+use crate::storage::Pool;
+
+impl<P: Pool> Relay<'_, P> {
+    /// Checks the tables of native sessions. Gives the cursors that they hold, and how many of
+    /// those stand in a list.
+    pub(in crate::relay) fn check_natives(&self) -> (u32, u32) {
+        if self.natives.lobby.is_none() {
+            return (0, 0);
+        }
+        let (mut cursors, mut listed, mut halves) = (0_u32, 0_u32, 0_u32);
+        for slot in (0..self.sessions.touched()).map(Ref::of) {
+            let (session, conn) = (self.sessions.at(slot), self.natives.conn(slot));
+            let native = session.flags.has(Flags::NATIVE) && session.phase() != Phase::Free;
+            if !native && conn.stage() != Stage::None {
+                invariant_failed("native state of a connection that has none");
+            }
+            if conn.half.is_some() {
+                halves = halves.saturating_add(1);
+                if self.natives.halves.at(conn.half).conn != slot {
+                    invariant_failed("a handshake of another connection");
+                }
+            }
+            if conn.entry.is_some() && self.natives.entries.at(conn.entry).conn != slot {
+                invariant_failed("a session of another connection");
+            }
+            if (conn.stage() == Stage::Live) != conn.entry.is_some() && session.is_open() {
+                invariant_failed("a live connection without its session");
+            }
+            let mut count = 0_u32;
+            let mut next = conn.subs;
+            while let Some(cursor) = next.some() {
+                let item = self.cursors.at(cursor);
+                count = count.saturating_add(1);
+                if item.session != slot {
+                    invariant_failed("a subscription of another connection");
+                }
+                let reads = item.sub & sub::READS != 0;
+                if reads != (item.place() != Place::Nowhere) {
+                    invariant_failed("a subscription that stands nowhere, or should");
+                }
+                listed = listed.saturating_add(u32::from(reads));
+                next = item.sub_next;
+            }
+            if count != conn.sub_count {
+                invariant_failed("subscriptions are miscounted");
+            }
+            cursors = cursors.saturating_add(count);
+        }
+        if cursors != self.natives.subs || halves != self.natives.halves.used() {
+            invariant_failed("native tables are miscounted");
+        }
+        self.check_entries();
+        (cursors, listed)
+    }
+
+    fn check_entries(&self) {
+        let (mut used, mut lost) = (0_u32, 0_u32);
+        for entry in (0..self.natives.entries.touched()).map(Ref::of) {
+            let item = self.natives.entries.at(entry);
+            if item.used == 0 {
+                continue;
+            }
+            used = used.saturating_add(1);
+            lost = lost.saturating_add(u32::from(item.conn.is_none()));
+            if item.conn.is_some() && self.natives.conn(item.conn).entry != entry {
+                invariant_failed("a session whose connection has another");
+            }
+        }
+        let mut listed = 0_u32;
+        let mut next = self.natives.lost_first;
+        while let Some(entry) = next.some() {
+            listed = listed.saturating_add(1);
+            next = self.natives.entries.at(entry).younger;
+        }
+        if used != self.natives.entries.used() || listed != lost {
+            invariant_failed("sessions are miscounted");
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Sessions: found by identity or by handle, taken over, lost, resumed, forgotten.
+//! PROTOCOL.md 2.2.8.
+
+use super::slots::{Entry, Stage};
+use crate::event::Reason;
+use crate::fault::PeerFault;
+use crate::id::Ref;
+use crate::native::handshake::server::Established;
+use crate::native::{Code, Identity, Records, ServerControl, Window1024};
+use crate::relay::Relay;
+use crate::storage::Pool;
+use crate::time::Instant;
+
+/// Sessions of one identity that are held, those without a connection too: each is looked at when
+/// the next one comes.
+const HELD_MAX: u32 = 64;
+
+/// What there is of an identity and device that wants a new session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing.
+    New,
+    /// A session of it, which it may take over.
+    Same(Ref),
+    /// It may have none.
+    Refused(Code),
+}
+
+/// Why a handle leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Nobody has it.
+    NoRoute,
+    /// Its session waits for its client.
+    Busy,
+}
+
+impl<P: Pool> Relay<'_, P> {
+    fn bucket_of(&self, identity: &Identity) -> usize {
+        let hash = blake3::keyed_hash(&self.natives.seed, identity.as_bytes());
+        let front = hash.as_bytes().first_chunk().map_or(0, |front| u64::from_le_bytes(*front));
+        let buckets = self.natives.entry_buckets.len() as u64;
+        usize::try_from(front.checked_rem(buckets).unwrap_or(0)).unwrap_or(0)
+    }
+
+    /// The sessions of an identity, one after the other: the first, or the one after `from`.
+    pub(super) fn next_entry(&self, identity: &Identity, from: Option<Ref>) -> Option<Ref> {
+        let mut next = match from {
+            Some(entry) => self.natives.entries.at(entry).next,
+            None => self.natives.entry_buckets.get(self.bucket_of(identity))?.0,
+        };
+        while let Some(entry) = next.some() {
+            let item = self.natives.entries.at(entry);
+            if item.identity == *identity && !self.is_expired(item) {
+                return Some(entry);
+            }
+            next = item.next;
+        }
+        None
+    }
+
+    /// What there is of who wants a new session. Its epoch never goes back.
+    pub(super) fn find_entry(&self, identity: &Identity, device: u32, epoch_ms: u64) -> Found {
+        let (mut sessions, mut held, mut at) = (0_u32, 0_u32, None);
+        while let Some(entry) = self.next_entry(identity, at) {
+            let item = self.natives.entries.at(entry);
+            if item.device == device {
+                let back = epoch_ms < item.epoch_ms;
+                return if back { Found::Refused(Code::Refused) } else { Found::Same(entry) };
+            }
+            sessions = sessions.saturating_add(u32::from(item.conn.is_some()));
+            held = held.saturating_add(1);
+            at = Some(entry);
+        }
+        if sessions >= self.limits.native.sessions_per_identity || held >= HELD_MAX {
+            return Found::Refused(Code::TooManySessions);
+        }
+        Found::New
+    }
+
+    /// Whether an identity has as many live sessions as it may, that one left out.
+    pub(super) fn is_full_but(&self, identity: &Identity, but: Ref) -> bool {
+        let (mut live, mut at) = (0_u32, None);
+        while let Some(entry) = self.next_entry(identity, at) {
+            let lives = self.natives.entries.at(entry).conn.is_some() && entry != but;
+            live = live.saturating_add(u32::from(lives));
+            at = Some(entry);
+        }
+        live >= self.limits.native.sessions_per_identity
+    }
+
+    /// A slot for a new session; the one that waits longest for its client gives way.
+    pub(super) fn make_entry(&mut self, identity: &Identity, device: u32) -> Option<Ref> {
+        let entry = match self.natives.entries.take() {
+            Some(entry) => entry,
+            None => {
+                let oldest = self.natives.lost_first.some()?;
+                self.stats.sessions_evicted.bump();
+                self.free_entry(oldest);
+                self.natives.entries.take()?
+            }
+        };
+        let bucket = self.bucket_of(identity);
+        let generation = match self.natives.entries.at(entry).generation {
+            0 => self.natives.entropy.draw_u64() as u32,
+            known => known,
+        };
+        let now = self.now;
+        let item = self.natives.entries.at_mut(entry);
+        *item = Entry { generation, device, identity: *identity, ..bytemuck::Zeroable::zeroed() };
+        item.used = 1;
+        item.born_at = now;
+        if let Some(first) = self.natives.entry_buckets.get_mut(bucket) {
+            item.next = core::mem::replace(&mut first.0, entry);
+        }
+        Some(entry)
+    }
+
+    /// Handles that were learned before are void.
+    pub(super) fn renew_handle(&mut self, entry: Ref) {
+        let item = self.natives.entries.at_mut(entry);
+        item.generation = item.generation.wrapping_add(1).max(1);
+    }
+
+    pub(super) fn handle_of_entry(&self, entry: Ref) -> u64 {
+        let generation = self.natives.entries.at(entry).generation;
+        handle(self.links.shard, generation, entry.0)
+    }
+
+    /// The session of a handle, live or not.
+    pub(super) fn entry_of(&self, handle: u64) -> Result<Ref, Lost> {
+        let (shard, generation, slot) = split(handle);
+        let slot = Ref(slot);
+        let found = self.natives.entries.find(slot).ok_or(Lost::NoRoute)?;
+        let same = found.used != 0 && found.generation == generation && shard == self.links.shard;
+        if same && !self.is_expired(found) { Ok(slot) } else { Err(Lost::NoRoute) }
+    }
+
+    /// The connection that a handle leads to now.
+    pub(super) fn route(&self, handle: u64) -> Result<(Ref, Ref), Lost> {
+        let entry = self.entry_of(handle)?;
+        let conn = self.natives.entries.at(entry).conn.some().ok_or(Lost::Busy)?;
+        Ok((entry, conn))
+    }
+
+    fn is_expired(&self, entry: &Entry) -> bool {
+        self.ends_at(entry) <= self.now
+    }
+
+    /// When a session that is not taken up again is over.
+    fn ends_at(&self, entry: &Entry) -> Instant {
+        if entry.conn.is_some() {
+            return Instant::NEVER;
+        }
+        let limits = &self.limits.native;
+        entry.lost_at.after(limits.resume).min(entry.born_at.after(limits.resume_total))
+    }
+
+    /// What a full handshake makes of a session.
+    pub(super) fn settle_entry(&mut self, entry: Ref, established: &Established) {
+        let held = established.held();
+        let now = self.now;
+        let item = self.natives.entries.at_mut(entry);
+        if established.epoch_ms() > item.epoch_ms {
+            item.window = Window1024::NEW;
+            item.direct = 0;
+        }
+        item.epoch_ms = established.epoch_ms();
+        item.sid = held.sid;
+        item.rms = held.rms;
+        item.recv_max = held.recv_max;
+        item.born_at = now;
+    }
+
+    /// A connection has its session from now on; whoever else had it, or waits to, ends.
+    pub(super) fn go_live(&mut self, slot: Ref, entry: Ref, records: Records) {
+        self.drop_half(slot);
+        self.supersede(entry);
+        self.unlink_lost(entry);
+        self.natives.entries.at_mut(entry).conn = slot;
+        let conn = self.natives.conn_mut(slot);
+        conn.set_stage(Stage::Live);
+        conn.entry = entry;
+        conn.records = records;
+        let item = self.natives.entries.at(entry);
+        let (mid, seen, direct) = (item.window.highest(), item.window.seen(), item.direct);
+        self.tell_native(slot, &ServerControl::Taken { mid, seen: &seen, direct });
+        self.arm(slot);
+    }
+
+    /// Whatever connection had a session has it no more.
+    pub(super) fn supersede(&mut self, entry: Ref) {
+        let old = self.natives.entries.at(entry).conn;
+        if old.is_some() {
+            self.stats.superseded.bump();
+            self.detach(old, true);
+            self.end_native(old, Code::Superseded, 0);
+        }
+        self.end_rivals(entry);
+    }
+
+    /// Takes its session from a connection. `survives`: it waits for its client; else it is over.
+    pub(super) fn detach(&mut self, slot: Ref, survives: bool) {
+        if self.natives.conn(slot).entry.is_some() {
+            self.tell_left(slot);
+        }
+        let entry = core::mem::take(&mut self.natives.conn_mut(slot).entry);
+        if entry.is_none() {
+            return;
+        }
+        let now = self.now;
+        let item = self.natives.entries.at_mut(entry);
+        item.conn = Ref::NONE;
+        item.lost_at = now;
+        if survives {
+            self.link_lost(entry);
+        } else {
+            self.free_entry(entry);
+        }
+    }
+
+    fn link_lost(&mut self, entry: Ref) {
+        let last = core::mem::replace(&mut self.natives.lost_last, entry);
+        self.natives.entries.at_mut(entry).older = last;
+        match last.some() {
+            Some(last) => self.natives.entries.at_mut(last).younger = entry,
+            None => self.natives.lost_first = entry,
+        }
+        self.natives.sweep_soon(self.now);
+    }
+
+    fn unlink_lost(&mut self, entry: Ref) {
+        let Entry { older, younger, .. } = *self.natives.entries.at(entry);
+        let listed = older.is_some() || self.natives.lost_first == entry;
+        if !listed {
+            return;
+        }
+        match older.some() {
+            Some(older) => self.natives.entries.at_mut(older).younger = younger,
+            None => self.natives.lost_first = younger,
+        }
+        match younger.some() {
+            Some(younger) => self.natives.entries.at_mut(younger).older = older,
+            None => self.natives.lost_last = older,
+        }
+        let item = self.natives.entries.at_mut(entry);
+        item.older = Ref::NONE;
+        item.younger = Ref::NONE;
+    }
+
+    /// A session is over: its secret, its window and its handle go.
+    pub(super) fn free_entry(&mut self, entry: Ref) {
+        self.end_rivals(entry);
+        self.unlink_lost(entry);
+        let identity = self.natives.entries.at(entry).identity;
+        let bucket = self.bucket_of(&identity);
+        let after = self.natives.entries.at(entry).next;
+        let mut at = self.natives.entry_buckets.get(bucket).map_or(Ref::NONE, |first| first.0);
+        if at == entry {
+            if let Some(first) = self.natives.entry_buckets.get_mut(bucket) {
+                first.0 = after;
+            }
+        } else {
+            while let Some(here) = at.some() {
+                at = self.natives.entries.at(here).next;
+                if at == entry {
+                    self.natives.entries.at_mut(here).next = after;
+                    break;
+                }
+            }
+        }
+        self.natives.entries.at_mut(entry).wipe();
+        self.natives.entries.give(entry);
+    }
+
+    /// Connections that wait for a session which another has, or which is over.
+    fn end_rivals(&mut self, entry: Ref) {
+        while let Some(half) = self.natives.entries.at(entry).rivals.some() {
+            let conn = self.natives.halves.at(half).conn;
+            self.drop_half(conn);
+            self.close(conn, Reason::Fault(PeerFault::Native(Code::Superseded)));
+        }
+    }
+
+    pub(super) fn free_entry_if_new(&mut self, entry: Ref) {
+        if self.natives.entries.at(entry).sid == [0; 16] {
+            self.free_entry(entry);
+        }
+    }
+
+    pub(super) fn unlink_rival(&mut self, entry: Ref, half: Ref, next: Ref) {
+        let mut at = self.natives.entries.at(entry).rivals;
+        if at == half {
+            self.natives.entries.at_mut(entry).rivals = next;
+            return;
+        }
+        while let Some(here) = at.some() {
+            at = self.natives.halves.at(here).rival;
+            if at == half {
+                self.natives.halves.at_mut(here).rival = next;
+                return;
+            }
+        }
+    }
+
+    /// Forgets the sessions that nobody took up again. Gives whether others wait.
+    pub(super) fn sweep_entries(&mut self) -> bool {
+        while let Some(entry) = self.natives.lost_first.some() {
+            let item = self.natives.entries.at(entry);
+            // Those that live for too long in all are few, and found when they are asked for.
+            if item.lost_at.after(self.limits.native.resume) > self.now {
+                return true;
+            }
+            self.stats.sessions_expired.bump();
+            self.free_entry(entry);
+        }
+        false
+    }
+}
+
+/// Shard, generation, slot. PROTOCOL.md 2.2.2.
+pub(super) const fn handle(shard: u8, generation: u32, slot: u32) -> u64 {
+    ((shard as u64) << 56) | ((generation as u64) << 24) | (slot as u64 & 0x00FF_FFFF)
+}
+
+const fn split(handle: u64) -> (u8, u32, u32) {
+    ((handle >> 56) as u8, (handle >> 24) as u32, (handle & 0x00FF_FFFF) as u32)
+}

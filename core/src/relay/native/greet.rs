@@ -1,0 +1,377 @@
+//! The handshake of a connection, from its first byte to its session. PROTOCOL.md 2.2.5.
+
+use super::entries::Found;
+use super::slots::{HalfOpen, Stage};
+use crate::access::Right;
+use crate::event::Reason;
+use crate::fault::PeerFault;
+use crate::id::{Dialects, Ref};
+use crate::native::handshake::server::{
+    Admitted, Answer, AwaitHello, Ended, FirstRecord, Held, Unproven, Verified, Wants,
+};
+use crate::native::handshake::{Alert, Granted, MAGIC, handle_of};
+use crate::native::{Code, Ephemeral, Next};
+use crate::quarantine::Offence;
+use crate::rate::Rate;
+use crate::relay::Relay;
+use crate::session::{Farewell, Flags};
+use crate::storage::Pool;
+use crate::time::Duration;
+
+/// Whether the first bytes of a connection are a native client's, which no line can begin with.
+pub(in crate::relay) fn is_hello(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().zip(MAGIC).all(|(byte, magic)| *byte == magic)
+}
+
+/// When who asked too often may ask again.
+const RETRY_MS: u32 = 1_000;
+/// Fullness of memory from which a puzzle is asked, in percent.
+const FULL_PUZZLE: u32 = 85;
+
+/// What became of the bytes at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step<'b> {
+    /// So many more are needed.
+    More(usize),
+    /// So many were a message.
+    Took(usize),
+    /// A session's first record, of so many bytes, which is yet to be acted upon.
+    First(Next<'b>),
+    /// The connection is ending.
+    Gone,
+}
+
+impl<P: Pool> Relay<'_, P> {
+    /// A connection at a native listener, or at one of both dialects.
+    pub(in crate::relay) fn await_hello(&mut self, slot: Ref, topic: Ref, takes: Dialects) {
+        let lobby = self.natives.lobby;
+        let session = self.sessions.at_mut(slot);
+        session.topic = lobby;
+        session.flags.set(Flags::NATIVE);
+        let conn = self.natives.conn_mut(slot);
+        conn.set_stage(Stage::Hello);
+        conn.born_at = self.now;
+        if takes == Dialects::Mixed {
+            // Where it will be if it speaks the line dialect.
+            conn.target = topic;
+            self.sessions.at_mut(slot).flags.set(Flags::UNDECIDED);
+        }
+    }
+
+    /// The first byte of a connection at a listener of both dialects. PROTOCOL.md 2.1.
+    pub(in crate::relay) fn decide(&mut self, slot: Ref, first: u8) {
+        if is_hello(&[first]) {
+            self.sessions.at_mut(slot).flags.clear(Flags::UNDECIDED);
+            let conn = self.natives.conn_mut(slot);
+            conn.target = Ref::NONE;
+            // From now on it has as long as any other.
+            conn.born_at = self.now;
+        } else {
+            self.decide_line(slot);
+        }
+    }
+
+    /// It speaks the line dialect, or nothing, which is the same.
+    pub(super) fn decide_line(&mut self, slot: Ref) {
+        let topic = core::mem::take(&mut self.natives.conn_mut(slot).target);
+        self.natives.conn_mut(slot).wipe();
+        let session = self.sessions.at_mut(slot);
+        session.flags.clear(Flags::UNDECIDED);
+        session.flags.clear(Flags::NATIVE);
+        self.sit_down(slot, topic);
+        self.arm(slot);
+    }
+
+    /// The first byte of the native dialect came where it is not taken, or too late: the client is
+    /// told so in its own way, and not charged.
+    pub(in crate::relay) fn wrong_dialect(&mut self, slot: Ref) {
+        self.stats.wrong_dialect.bump();
+        self.say(slot, Alert::new(Code::WrongDialect, 0).as_bytes());
+        self.leave(slot, Reason::Fault(PeerFault::WrongDialect), Farewell::None, false);
+    }
+
+    /// The next step of a handshake.
+    pub(super) fn greet<'b>(&mut self, slot: Ref, bytes: &'b [u8]) -> Step<'b> {
+        let step = match self.natives.conn(slot).stage() {
+            Stage::Hello => self.hello(slot, bytes),
+            Stage::Auth => self.auth(slot, bytes),
+            Stage::Waiting => self.first_record(slot, bytes),
+            Stage::None | Stage::Live | Stage::Over => return Step::Gone,
+        };
+        step.unwrap_or_else(|ended| {
+            self.turn_away(slot, ended);
+            Step::Gone
+        })
+    }
+
+    /// Ends a handshake: the stranger is told by an ALERT, and its address is charged.
+    fn turn_away(&mut self, slot: Ref, ended: Ended) {
+        self.stats.handshakes_refused.bump();
+        let form = [
+            Code::BadMagic,
+            Code::BadVersion,
+            Code::BadLength,
+            Code::BadState,
+            Code::ReservedBits,
+            Code::BadValue,
+        ];
+        if ended.code == Code::AuthFailed {
+            self.offend(slot, Offence::Signature);
+        } else if ended.code == Code::PuzzleRequired {
+            self.offend(slot, Offence::Puzzle);
+        } else if form.contains(&ended.code) {
+            self.offend(slot, Offence::Handshake);
+        }
+        self.say(slot, ended.alert().as_bytes());
+        self.drop_half(slot);
+        self.end_native(slot, ended.code, 0);
+    }
+
+    fn hello<'b>(&mut self, slot: Ref, bytes: &'b [u8]) -> Result<Step<'b>, Ended> {
+        let wait = AwaitHello::new();
+        let missing = wait.needs(bytes)?;
+        if missing > 0 {
+            return Ok(Step::More(missing));
+        }
+        let admitted = wait.hello(bytes.get(..HELLO_BYTES).unwrap_or_default())?;
+        let admitted = admitted.address(Answer::Yes)?;
+        let half = self.natives.halves.take().ok_or(Ended::from(Code::Overloaded))?;
+        self.natives.conn_mut(slot).half = half;
+        self.natives.halves.at_mut(half).conn = slot;
+        self.answer(slot, half, admitted)?;
+        Ok(Step::Took(HELLO_BYTES))
+    }
+
+    /// RESUMED to who proves that it has a session's secret, else CHALLENGE.
+    fn answer(&mut self, slot: Ref, half: Ref, admitted: Admitted) -> Result<(), Ended> {
+        let entry = admitted.wants().and_then(|sid| self.entry_of(handle_of(&sid)).ok());
+        let held: Option<Held> = entry.map(|entry| self.natives.entries.at(entry).held());
+        match (admitted.resume(held.as_ref()), entry) {
+            (Wants::Resume(proven), Some(entry)) => {
+                let identity = self.natives.entries.at(entry).identity;
+                let from = self.sessions.at(slot).remote().ip();
+                let may = self.natives.access.may(&identity, from, Right::Connect, b"");
+                let answer = if !may {
+                    Answer::no(Code::Refused)
+                } else if self.is_full_but(&identity, entry) {
+                    Answer::no(Code::TooManySessions)
+                } else {
+                    Answer::Yes
+                };
+                let n_s = self.draw_nonce();
+                let (handle, granted) = (self.handle_of_entry(entry), self.granted());
+                let (resumed, waiting) = proven.answer(answer, handle, &n_s, granted, self.now)?;
+                let item = self.natives.halves.at_mut(half);
+                item.resume = waiting.park();
+                item.entry = entry;
+                let rivals = &mut self.natives.entries.at_mut(entry).rivals;
+                item.rival = core::mem::replace(rivals, half);
+                self.natives.conn_mut(slot).set_stage(Stage::Waiting);
+                self.say(slot, resumed.as_bytes());
+                Ok(())
+            }
+            (Wants::Full(unproven), _) => self.challenge(slot, half, unproven),
+            // Not reached: what was proved was held.
+            (Wants::Resume(_), None) => Err(Code::Internal.into()),
+        }
+    }
+
+    fn challenge(&mut self, slot: Ref, half: Ref, unproven: Unproven) -> Result<(), Ended> {
+        let budget = self.handshake_budget(slot);
+        let budgeted = unproven.budget(budget)?;
+        let key = budgeted.key_wanted(&self.natives.identities);
+        let Some(identity) = self.natives.identities.get(key).copied() else {
+            return Err(Code::Internal.into());
+        };
+        let e_s = Ephemeral::from_entropy(self.natives.entropy.draw());
+        let n_s = self.draw_nonce();
+        let time_ms = self.natives.unix_ms(self.now);
+        let bits = self.puzzle_bits(slot);
+        let (challenge, wait) = budgeted.challenge(&identity, &e_s, &n_s, bits, time_ms);
+        let item = self.natives.halves.at_mut(half);
+        item.auth = wait.park();
+        item.key = u8::try_from(key).unwrap_or(0);
+        self.natives.conn_mut(slot).set_stage(Stage::Auth);
+        self.say(slot, challenge.as_bytes());
+        Ok(())
+    }
+
+    /// Whether the address, and the shard, may begin a handshake now.
+    fn handshake_budget(&mut self, slot: Ref) -> Answer {
+        let now = self.now;
+        let limits = self.limits.native;
+        let session = self.sessions.at(slot);
+        let twice = |units: u32| Rate { burst: units.saturating_mul(2), ..Rate::per_second(units) };
+        let exempt = session.flags.has(Flags::EXEMPT);
+        let mine = self.prefixes.at(session.prefix).handshakes;
+        let mine = mine.after(twice(limits.handshakes_per_second), now, 1);
+        let all = twice(limits.handshakes_total_per_second);
+        let (Some(mine), Some(all)) = (
+            mine.or_else(|| exempt.then_some(Default::default())),
+            self.natives.handshakes.after(all, now, 1),
+        ) else {
+            return Answer::No(Ended { code: Code::Rate, retry_ms: RETRY_MS });
+        };
+        let prefix = self.sessions.at(slot).prefix;
+        if !exempt {
+            self.prefixes.at_mut(prefix).handshakes = mine;
+        }
+        self.natives.handshakes = all;
+        Answer::Yes
+    }
+
+    fn puzzle_bits(&self, slot: Ref) -> u8 {
+        let limits = &self.limits.native;
+        let struck = self.sessions.at(slot).throttled_until > self.now;
+        if struck || self.memory.fullness() >= FULL_PUZZLE {
+            limits.puzzle_bits_loaded.max(limits.puzzle_bits)
+        } else {
+            limits.puzzle_bits
+        }
+    }
+
+    fn auth<'b>(&mut self, slot: Ref, bytes: &'b [u8]) -> Result<Step<'b>, Ended> {
+        let half = self.natives.conn(slot).half;
+        let Some(wait) = self.natives.halves.at_mut(half).auth.unpark() else {
+            return Err(Code::Internal.into());
+        };
+        let missing = wait.needs(bytes)?;
+        if missing > 0 {
+            self.natives.halves.at_mut(half).auth = wait.park();
+            return Ok(Step::More(missing));
+        }
+        let claimed = wait.auth(bytes.get(..AUTH_BYTES).unwrap_or_default())?;
+        // What CHALLENGE was paid for is the larger part; this is the rest of it.
+        let verified = claimed.budget(Answer::Yes)?.verify()?;
+        self.stats.handshakes.bump();
+        self.accept(slot, half, verified)?;
+        Ok(Step::Took(AUTH_BYTES))
+    }
+
+    /// Somebody has proved who it is: whether it may have a session, and that.
+    fn accept(&mut self, slot: Ref, half: Ref, verified: Verified) -> Result<(), Ended> {
+        let (identity, device) = (verified.client(), verified.device());
+        let from = self.sessions.at(slot).remote().ip();
+        let may = self.natives.access.may(&identity, from, Right::Connect, b"");
+        let permission = if may { Answer::Yes } else { Answer::no(Code::Refused) };
+        let found = self.find_entry(&identity, device, verified.epoch_ms());
+        let sessions = match found {
+            Found::New | Found::Same(_) => Answer::Yes,
+            Found::Refused(code) => Answer::no(code),
+        };
+        let allowed = verified.allow(permission, Answer::Yes, sessions)?;
+        let entry = match found {
+            // Whoever had it leaves under the handle by which it was known.
+            Found::Same(entry) => {
+                if !cfg!(wardline_mutant = "left_under_new_handle") {
+                    self.supersede(entry);
+                }
+                entry
+            }
+            Found::New => {
+                self.make_entry(&identity, device).ok_or(Ended::from(Code::Overloaded))?
+            }
+            Found::Refused(code) => return Err(code.into()),
+        };
+        self.renew_handle(entry);
+        let handle = self.handle_of_entry(entry);
+        let key = usize::from(self.natives.halves.at(half).key);
+        let keys = self.natives.keys;
+        let Some(key) = keys.get(key) else { return Err(Code::Internal.into()) };
+        let granted = self.granted();
+        let accepted = allowed.accept(key, handle, granted, self.now);
+        let (accept, established) = match accepted {
+            Ok(accepted) => accepted,
+            Err(ended) => {
+                self.free_entry_if_new(entry);
+                return Err(ended);
+            }
+        };
+        self.say(slot, accept.as_bytes());
+        if !self.sessions.at(slot).is_open() {
+            // There was no memory for that.
+            self.free_entry_if_new(entry);
+            return Ok(());
+        }
+        self.settle_entry(entry, &established);
+        let records = established.records();
+        self.go_live(slot, entry, records);
+        Ok(())
+    }
+
+    fn first_record<'b>(&mut self, slot: Ref, bytes: &'b [u8]) -> Result<Step<'b>, Ended> {
+        let half = self.natives.conn(slot).half;
+        let Some(waiting) = self.natives.halves.at_mut(half).resume.unpark() else {
+            return Err(Code::Internal.into());
+        };
+        let entry = self.natives.halves.at(half).entry;
+        match waiting.record(self.now, bytes) {
+            Ok(FirstRecord::More(waiting, missing)) => {
+                self.natives.halves.at_mut(half).resume = waiting.park();
+                Ok(Step::More(missing))
+            }
+            Ok(FirstRecord::Proved(session, next)) => {
+                self.stats.resumes.bump();
+                self.go_live(slot, entry, session.records());
+                Ok(Step::First(next))
+            }
+            Err(_) => {
+                // It may be anybody who plays something back: nothing is said, nothing changes.
+                self.offend(slot, Offence::Record);
+                self.close(slot, Reason::Fault(PeerFault::Native(Code::BadTag)));
+                Ok(Step::Gone)
+            }
+        }
+    }
+
+    /// What a client is granted.
+    fn granted(&self) -> Granted {
+        let limits = &self.limits.native;
+        let ms = limits.silence.as_millis();
+        Granted {
+            max_payload: limits.payload_bytes_max,
+            idle_ms: u32::try_from(ms).unwrap_or(u32::MAX),
+            msgs_per_s: limits.messages_per_second,
+            bytes_per_s: limits.bytes_per_second,
+        }
+    }
+
+    fn draw_nonce(&mut self) -> [u8; 16] {
+        let drawn = self.natives.entropy.draw();
+        drawn.first_chunk().copied().unwrap_or_default()
+    }
+
+    /// Gives back what a handshake kept.
+    pub(super) fn drop_half(&mut self, slot: Ref) {
+        let half = core::mem::take(&mut self.natives.conn_mut(slot).half);
+        if half.is_none() {
+            return;
+        }
+        let HalfOpen { entry, rival, .. } = *self.natives.halves.at(half);
+        if entry.is_some() {
+            self.unlink_rival(entry, half, rival);
+        }
+        self.natives.halves.at_mut(half).wipe();
+        self.natives.halves.give(half);
+    }
+
+    /// When a handshake that is under way must be over.
+    pub(super) fn handshake_ends(&self, slot: Ref) -> crate::time::Instant {
+        let conn = self.natives.conn(slot);
+        let limits = &self.limits.native;
+        let session = self.sessions.at(slot);
+        let silent = conn.stage() == Stage::Hello && session.input.is_empty();
+        let span = if session.flags.has(Flags::UNDECIDED) {
+            limits.decide
+        } else if silent {
+            limits.first_byte
+        } else {
+            limits.handshake
+        };
+        conn.born_at.after(span.max(Duration::from_millis(1)))
+    }
+}
+
+/// Sizes on the wire.
+const HELLO_BYTES: usize = crate::native::handshake::Hello::SIZE;
+const AUTH_BYTES: usize = crate::native::handshake::Auth::SIZE;

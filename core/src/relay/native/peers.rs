@@ -1,0 +1,117 @@
+//! From one session to another: DIRECT, REQUEST, REPLY, STREAM, and credit. PROTOCOL.md 2.4.
+
+use super::LINE_SLOT;
+use super::entries::{Lost, handle};
+use super::publish::Outcome;
+use crate::access::Right;
+use crate::id::Ref;
+use crate::native::{Code, FRAME_HEADER_BYTES, Frame, FrameHeader, ServerControl};
+use crate::relay::Relay;
+use crate::session::{Flags, Phase};
+use crate::storage::{Pool, Purpose};
+
+/// When who found a peer busy may try again.
+const RETRY_MS: u32 = 100;
+/// Of its allowance in bytes, in percent, from which a peer that does not read is sent no more.
+const LAG_BUSY: u64 = 75;
+
+impl<P: Pool> Relay<'_, P> {
+    /// A frame with a peer goes into that one's own output, as a record of its own.
+    pub(super) fn pass_on(&mut self, slot: Ref, frame: &Frame<'_>) -> Outcome {
+        if !self.may(slot, Right::Request, b"") {
+            return Outcome::Refused(Code::Forbidden, 0);
+        }
+        let (entry, peer) = match self.route(frame.header.peer) {
+            Ok(found) => found,
+            Err(Lost::NoRoute) => return Outcome::Refused(Code::NoRoute, 0),
+            Err(Lost::Busy) => return Outcome::Refused(Code::Busy, RETRY_MS),
+        };
+        let len = FRAME_HEADER_BYTES.saturating_add(frame.payload.len());
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        if len > self.natives.conn(peer).records.sending.body_max() {
+            return Outcome::Refused(Code::TooLarge, 0);
+        }
+        let waits = self.sessions.at(peer).output.len().saturating_add(len);
+        if waits > self.limits.native.direct_bytes || self.is_far_behind(peer) {
+            return Outcome::Refused(Code::Busy, RETRY_MS);
+        }
+        let header = FrameHeader {
+            peer: self.handle_of_entry(self.natives.conn(slot).entry),
+            offset: self.natives.entries.at(entry).direct,
+            ..frame.header
+        };
+        let header = header.to_bytes(u32::try_from(frame.payload.len()).unwrap_or(u32::MAX));
+        // Room first: what was tagged must go out.
+        let blocks = self.limits.blocks_for(len).saturating_add(2);
+        // And some for those who are told something else.
+        let spare = self.limits.blocks / 8;
+        if self.memory.blocks_free() < blocks.saturating_add(spare) || self.is_doomed(peer) {
+            return Outcome::Refused(Code::Overloaded, RETRY_MS);
+        }
+        self.rekey_if_due(peer);
+        let digest = digest_of(&header, frame.payload);
+        let Ok(record) = self.natives.conn_mut(peer).records.sending.frames(len, &digest) else {
+            return Outcome::Refused(Code::Busy, RETRY_MS);
+        };
+        let item = self.natives.entries.at_mut(entry);
+        let step = u64::from(!cfg!(wardline_mutant = "direct_not_numbered"));
+        item.direct = item.direct.saturating_add(step);
+        self.stats.directs.bump();
+        let mut output = self.sessions.at(peer).output;
+        let mut said = true;
+        for part in [&record[..], &header, frame.payload] {
+            said = said && output.push(&mut self.memory, Purpose::Output, part).is_ok();
+        }
+        self.sessions.at_mut(peer).output = output;
+        if said {
+            self.mark(peer, crate::session::Pending::SEND);
+            Outcome::Taken
+        } else {
+            crate::fault::invariant_failed("a block that was free is not");
+        }
+    }
+
+    fn is_far_behind(&self, peer: Ref) -> bool {
+        let stalled = self.sessions.at(peer).flags.has(Flags::STALLED);
+        let most = self.limits.lag_allowance().saturating_mul(LAG_BUSY) / 100;
+        stalled && self.lag(peer) > most
+    }
+
+    /// How much of a stream its reader will take.
+    pub(super) fn credit(&mut self, slot: Ref, peer: u64, corr: u64, bytes: u32) {
+        let may = self.may(slot, Right::Request, b"");
+        let Some((_, other)) = self.route(peer).ok().filter(|_| may) else {
+            self.stats.credits_dropped.bump();
+            return;
+        };
+        let waits = self.sessions.at(other).output.len();
+        let short = self.memory.blocks_free() < self.limits.blocks / 8;
+        if short || waits > self.limits.native.direct_bytes {
+            self.stats.credits_dropped.bump();
+            return;
+        }
+        let peer = self.handle_of_entry(self.natives.conn(slot).entry);
+        self.tell_peer(other, &ServerControl::Credit { peer, corr, bytes });
+    }
+
+    /// The handle of a connection of the line dialect, by which its messages name it.
+    pub(super) fn line_handle(&self, slot: Ref) -> u64 {
+        let generation = self.sessions.at(slot).generation;
+        handle(self.links.shard, generation, LINE_SLOT | slot.0)
+    }
+
+    /// The connection of the line dialect that a handle names, while it is there.
+    pub(super) fn line_of(&self, of: u64) -> Option<Ref> {
+        let slot = (of & 0x00FF_FFFF) as u32;
+        let slot = Ref(slot.checked_sub(LINE_SLOT)?);
+        let session = self.sessions.find(slot)?;
+        let lives = session.phase() == Phase::Open && !session.flags.has(Flags::NATIVE);
+        (lives && self.line_handle(slot) == of).then_some(slot)
+    }
+}
+
+fn digest_of(header: &[u8], payload: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(header).update(payload);
+    *hasher.finalize().as_bytes()
+}

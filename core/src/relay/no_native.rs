@@ -1,0 +1,130 @@
+//! A relay that speaks the line dialect alone: what stands in the place of native sessions where
+//! they are not built in. No connection is ever native, so of all of this only the answers to "is
+//! there anything?" are ever asked for.
+
+use super::{Gather, Relay};
+use crate::fault::invariant_failed;
+use crate::id::{Dialects, Ref};
+use crate::line::Envelope;
+use crate::relay::input::Stop;
+use crate::session::{Farewell, Flight};
+use crate::storage::Pool;
+use crate::time::Instant;
+
+/// There are none.
+#[derive(Debug)]
+pub(super) struct Natives<'s> {
+    pub(super) lobby: Ref,
+    pub(super) sweep_at: Instant,
+    lent: core::marker::PhantomData<&'s ()>,
+}
+
+impl Natives<'_> {
+    pub(super) const fn none() -> Self {
+        Self { lobby: Ref::NONE, sweep_at: Instant::NEVER, lent: core::marker::PhantomData }
+    }
+}
+
+/// No bytes are.
+pub(super) const fn is_hello(_: &[u8]) -> bool {
+    false
+}
+
+fn nobody() -> ! {
+    invariant_failed("a native connection of a relay that has none")
+}
+
+impl<P: Pool> Relay<'_, P> {
+    pub(super) fn enter_name(&mut self, _: Ref) {}
+
+    pub(super) fn sweep(&mut self) {}
+
+    pub(super) fn check_natives(&self) -> (u32, u32) {
+        (0, 0)
+    }
+
+    pub(super) fn native_deadline(&self, _: Ref) -> Instant {
+        nobody()
+    }
+
+    pub(super) fn expire_native(&mut self, _: Ref) -> bool {
+        nobody()
+    }
+
+    pub(super) fn await_hello(&mut self, _: Ref, _: Ref, _: Dialects) {
+        nobody()
+    }
+
+    pub(super) fn decide(&mut self, _: Ref, _: u8) {
+        nobody()
+    }
+
+    pub(super) fn wrong_dialect(&mut self, _: Ref) {
+        nobody()
+    }
+
+    pub(super) fn feed_native(&mut self, _: Ref, _: &[u8]) {
+        nobody()
+    }
+
+    pub(super) fn continue_native(&mut self, _: Ref) {
+        nobody()
+    }
+
+    pub(super) fn forget_native(&mut self, _: Ref) {
+        nobody()
+    }
+
+    pub(super) fn native_leaves(&mut self, _: Ref, _: Farewell) {
+        nobody()
+    }
+
+    pub(super) fn native_lost(&mut self, _: Ref) {
+        nobody()
+    }
+
+    pub(super) fn last_words(&mut self, _: Ref) {
+        nobody()
+    }
+
+    pub(super) fn drop_subs(&mut self, _: Ref) {
+        nobody()
+    }
+
+    pub(super) fn jump_native(&mut self, _: Ref) {
+        nobody()
+    }
+
+    pub(super) fn jump_or_drop_native(&mut self, _: Ref) {
+        nobody()
+    }
+
+    pub(super) fn is_doomed(&self, _: Ref) -> bool {
+        nobody()
+    }
+
+    pub(super) fn has_native_output(&self, _: Ref) -> bool {
+        nobody()
+    }
+
+    pub(super) fn native_lag(&self, _: Ref) -> u64 {
+        nobody()
+    }
+
+    pub(super) fn compose_native(&mut self, _: Ref, _: u32, _: &mut Gather) -> Flight {
+        nobody()
+    }
+
+    pub(super) fn sent_native(&mut self, _: Ref, _: u32) {
+        nobody()
+    }
+
+    pub(super) fn publish_line_to_both(
+        &mut self,
+        _: Ref,
+        _: &Envelope<'_>,
+        _: bool,
+    ) -> Result<(), Stop> {
+        nobody()
+    }
+}

@@ -1,0 +1,1 @@
+"""What the transcripts say, a kind a module."""
