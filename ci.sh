@@ -90,6 +90,13 @@ verb_python() {
     WARDLINE_TEST_BIN=$TARGET/verify/wardline tests/python/run.sh
 }
 
+# The client library against the relay itself.
+verb_client() {
+    cargo build --locked --profile verify --package wardline
+    WARDLINE_RELAY=$TARGET/verify/wardline cargo test --locked --profile verify \
+        --package wardline-client --test relay -- --include-ignored
+}
+
 # Planted bugs: the simulator has to find each of them.
 verb_mutants() {
     core/sim/mutants.sh

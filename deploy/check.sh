@@ -79,7 +79,11 @@ say "the example settings"
 # Its values are the defaults, and its keys all there are, those that are commented out included.
 diff <(sed 's/ *# [^#]*$//' "$work/default") <(sed 's/ *# [^#]*$//' "$work/example") \
     || fail "an example setting is not the default"
-sed 's/^#\([a-z_]* = \)/\1/' wardline.toml > "$work/all.toml"
+# Files that are named are read, so they have to be there.
+"$program" keygen "$work/server.key" > "$work/identity"
+grep -oE '[0-9a-f]{64}' "$work/identity" | head -n 1 > "$work/authorized_keys"
+sed -e 's/^#\([a-z_]* = \)/\1/' -e "s,\"/etc/wardline/,\"$work/," \
+    wardline.toml > "$work/all.toml"
 "$program" check -c "$work/all.toml" > "$work/all"
 if grep -E '# default$| is unset' "$work/all"; then
     fail "not every setting is in the example"

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use bytemuck::Zeroable;
+use wardline_core::native::handshake::MAGIC;
 use wardline_core::{
     Ban, Carrier, ConnId, Cursor, Event, Gather, Instant, Limits, LineLimits, Link, Pool,
     PrefixBucket, PrefixSlot, RESERVE, Relay, Remote, Session, Slots, Started, Tap, Topic,
@@ -12,6 +13,7 @@ use wardline_core::{
 
 use crate::view::is_http;
 
+const ALERT_BYTES: usize = 24;
 const SENDER: &str = "192.0.2.1:4711";
 const READER: &str = "[2001:db8::1]:4712";
 
@@ -152,7 +154,9 @@ impl Wires {
     }
 
     fn heard(self, stats: &wardline_core::Stats) -> Heard {
-        let told = String::from_utf8(self.told).expect("warnings are ASCII");
+        // Who begins like a native client is answered like one.
+        let alert = if self.told.starts_with(&MAGIC) { ALERT_BYTES } else { 0 };
+        let told = String::from_utf8(self.told[alert..].to_vec()).expect("warnings are ASCII");
         assert!(told.is_empty() || told.ends_with('\n'), "half a warning");
         assert!(told.lines().all(|line| line.starts_with("Warning: ")), "told {told:?}");
         let read = String::from_utf8(self.read).expect("envelopes are UTF-8");
@@ -290,6 +294,9 @@ mod tests {
                 run_lines(&[cuts, said.as_bytes()].concat());
             }
         }
+        // What another dialect begins with is no line, on a relay that speaks none but this too.
+        run_lines(b"\x01\x01\xF5WDLok\nnever\n");
+        run_lines(b"\x00\xF5");
         run_lines(b"\x01\x05fine\nnot \xFF fine\nnever\n");
         assert_eq!(naive(b"a\n\xFF\nb\n").lines.len(), 1);
         assert!(naive(b"a\n\xFF\nb\n").faulty);

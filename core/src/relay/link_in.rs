@@ -322,7 +322,7 @@ impl<P: Pool> Relay<'_, P> {
     fn evict_a_laggard(&mut self) -> Option<bool> {
         let mut victim = None;
         for topic in (0..self.topics.touched()).map(Ref::of) {
-            for slot in self.slowest(topic) {
+            for slot in self.slowest(topic).iter().copied() {
                 let session = self.sessions.at(slot);
                 let ends = session.flags.has(Flags::JUMP) || session.phase() == Phase::Closing;
                 if ends {

@@ -100,7 +100,7 @@ impl<P: Pool> Relay<'_, P> {
             return;
         }
         let mut queued_most = 0_u64;
-        for slot in self.slowest(topic_slot) {
+        for slot in self.slowest(topic_slot).iter().copied() {
             let session = self.sessions.at(slot);
             let flags = session.flags;
             // One that is ending has its own deadline.
@@ -118,7 +118,7 @@ impl<P: Pool> Relay<'_, P> {
         if lobby.is_none() || self.topics.at(lobby).stalled == 0 {
             return;
         }
-        for slot in self.standing_in(self.topics.at(topic).frames.oldest) {
+        for slot in self.standing_in(self.topics.at(topic).frames.oldest).iter().copied() {
             let session = self.sessions.at(slot);
             let flags = session.flags;
             let asked = session.is_open() && flags.has(Flags::STALLED) && !flags.has(Flags::JUMP);
@@ -384,7 +384,8 @@ impl<P: Pool> Relay<'_, P> {
         let Some(topic) = most else { return false };
         let mut evicted = false;
         let natives = self.standing_in(self.topics.at(topic).frames.oldest);
-        for slot in self.slowest(topic).into_iter().chain(natives) {
+        let lines = self.slowest(topic);
+        for slot in lines.iter().chain(&natives).copied() {
             let session = self.sessions.at(slot);
             if session.flags.has(Flags::STALLED) && session.is_open() {
                 self.stats.evicted_for_memory.bump();

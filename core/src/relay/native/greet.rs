@@ -14,8 +14,8 @@ use crate::native::{Code, Ephemeral, Next};
 use crate::quarantine::Offence;
 use crate::rate::Rate;
 use crate::relay::Relay;
-use crate::session::{Farewell, Flags};
-use crate::storage::Pool;
+use crate::session::{Farewell, Flags, Pending};
+use crate::storage::{Pool, Purpose};
 use crate::time::Duration;
 
 /// Whether the first bytes of a connection are a native client's, which no line can begin with.
@@ -86,7 +86,15 @@ impl<P: Pool> Relay<'_, P> {
     /// told so in its own way, and not charged.
     pub(in crate::relay) fn wrong_dialect(&mut self, slot: Ref) {
         self.stats.wrong_dialect.bump();
-        self.say(slot, Alert::new(Code::WrongDialect, 0).as_bytes());
+        // It is no native connection, and where nobody is there may be no place for one.
+        let mut output = self.sessions.at(slot).output;
+        let alert = Alert::new(Code::WrongDialect, 0);
+        if output.push(&mut self.memory, Purpose::Output, alert.as_bytes()).is_ok() {
+            self.sessions.at_mut(slot).output = output;
+            self.mark(slot, Pending::SEND);
+        } else {
+            self.stats.warnings_dropped.bump();
+        }
         self.leave(slot, Reason::Fault(PeerFault::WrongDialect), Farewell::None, false);
     }
 
