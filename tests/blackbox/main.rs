@@ -26,6 +26,7 @@ mod native_daemons;
 mod native_dialects;
 mod native_ends;
 mod native_mixed;
+#[cfg(all(unix, not(wardline_portable)))]
 mod native_rights;
 mod native_slow;
 mod native_wire;

@@ -11,7 +11,7 @@ use wardline_core::native::handshake::client::{
     Answered, Attempt, AwaitAnswer, Connected, Ended, Resumption,
 };
 use wardline_core::native::handshake::{Alert, HEADER_BYTES, Solve};
-use wardline_core::native::{Code, Ephemeral, Identity, SigningKey, digest};
+use wardline_core::native::{Code, Ephemeral, SigningKey, digest};
 
 use super::NativeClient;
 use crate::harness::PATIENCE;
@@ -152,7 +152,8 @@ pub(crate) fn key(number: u64) -> SigningKey {
 }
 
 /// Whose that is.
-pub(crate) fn identity(number: u64) -> Identity {
+#[cfg(all(unix, not(wardline_portable)))]
+pub(crate) fn identity(number: u64) -> wardline_core::native::Identity {
     key(number).identity()
 }
 

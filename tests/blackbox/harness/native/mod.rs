@@ -16,7 +16,9 @@ mod asks;
 mod dial;
 mod hear;
 
-pub(crate) use dial::{NativeDial, Turned, alert, identity, message};
+#[cfg(all(unix, not(wardline_portable)))]
+pub(crate) use dial::identity;
+pub(crate) use dial::{NativeDial, Turned, alert, message};
 
 use super::PATIENCE;
 
