@@ -20,8 +20,9 @@ use crate::stats::ROUNDS_MIN;
 pub(crate) const HELP: &str = "\
 Targets: blind, blind-ring (no protocol at all: epoll, and io_uring); tokio, ring, tokio-uring
 (Wardline's engines); native-ring, native-tokio (the native dialect on topics, each record
-authenticated); direct-ring, direct-tokio (from peer to peer); nats, redis, mosquitto (others' relays, if they are on this machine). NAME or
-NAME=PROGRAM. Those that were not named and are not here are left out, and that is said.
+authenticated); direct-ring, direct-tokio (from peer to peer); nats, redis, mosquitto (others'
+relays, if they are on this machine). NAME or NAME=PROGRAM. Those that were not named and are not
+here are left out, and that is said.
 
 Workloads are words: 1to100 is one publisher to a hundred readers, 64 bytes, 256 in flight;
 -1k or -48b another size, -w32 another window, -at5000 so many messages a second instead (latency is

@@ -105,18 +105,32 @@ impl<P: Pool> Relay<'_, P> {
             taken = end;
         }
         if taken > 0 {
-            let written = u32::try_from(taken).unwrap_or(u32::MAX);
-            item.frames.wrote_frames(&mut self.memory, slot, (written, messages), now);
-            if cursor.sub & sub::READS != 0 {
-                self.cursors.at_mut(conn.target).own_until = item.frames.head;
-            }
-            self.spend(slot, spent, u32::try_from(charged).unwrap_or(u32::MAX));
-            let conn = self.natives.conn_mut(slot);
-            conn.verified = conn.verified.saturating_sub(written);
-            self.stats.published.add(messages);
-            self.stats.frames_appended.add(messages);
-            self.stats.bytes_appended.add(u64::from(written));
+            self.took_ordinary(slot, spent, (taken, charged, messages));
         }
         taken
+    }
+
+    /// Accounts for frames that were written at the head: `messages` of `taken` bytes together,
+    /// for which `charged` is taken of the topic's turn.
+    fn took_ordinary(
+        &mut self,
+        slot: Ref,
+        spent: Spent,
+        (taken, charged, messages): (usize, usize, u64),
+    ) {
+        let target = self.natives.conn(slot).target;
+        let cursor = *self.cursors.at(target);
+        let written = u32::try_from(taken).unwrap_or(u32::MAX);
+        let frames = &mut self.topics.at_mut(cursor.topic).frames;
+        frames.wrote_frames(&mut self.memory, slot, (written, messages), self.now);
+        if cursor.sub & sub::READS != 0 {
+            self.cursors.at_mut(target).own_until = frames.head;
+        }
+        self.spend(slot, spent, u32::try_from(charged).unwrap_or(u32::MAX));
+        let conn = self.natives.conn_mut(slot);
+        conn.verified = conn.verified.saturating_sub(written);
+        self.stats.published.add(messages);
+        self.stats.frames_appended.add(messages);
+        self.stats.bytes_appended.add(u64::from(written));
     }
 }
