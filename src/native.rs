@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use wardline_client::keys::{self, KeyFileError};
 use wardline_core::native::{Identity, SigningKey};
 use wardline_host::access::{Keyring, Rules};
-use wardline_host::keys::{self, KeyError, SERVER_KEY};
 use wardline_host::net::Listen;
 use wardline_host::settings::{Loaded, NativeSettings, Origin};
+use wardline_host::state::{SERVER_KEY, state_directory};
 
 use crate::exit::Failure;
 
@@ -31,7 +32,7 @@ pub(crate) struct Said {
 pub(crate) fn check(settings: &NativeSettings) -> Result<(), Failure> {
     rules(settings)?;
     match &settings.key {
-        Some(path) => keys::read(path).map(|_| ()).map_err(|error| unusable(&error)),
+        Some(path) => keys::load(path).map(|_| ()).map_err(|error| unusable(&error)),
         None => Ok(()),
     }
 }
@@ -53,7 +54,7 @@ pub(crate) fn prepare(loaded: &mut Loaded) -> Result<(Option<Native>, Said), Fai
         said.warnings.push(format!("no native listener: {why}"));
         return Ok((None, said));
     }
-    let key = match key(&loaded.settings.native, keys::state_directory()) {
+    let key = match key(&loaded.settings.native, state_directory()) {
         Ok((key, made)) => {
             said.notes.extend(made.map(|path| {
                 let path = path.display();
@@ -86,7 +87,7 @@ fn key(
     state: Option<PathBuf>,
 ) -> Result<(SigningKey, Option<PathBuf>), Failure> {
     if let Some(path) = &settings.key {
-        return keys::read(path).map(|key| (key, None)).map_err(|error| unusable(&error));
+        return keys::load(path).map(|key| (key, None)).map_err(|error| unusable(&error));
     }
     let Some(state) = state else {
         let said = "native.key: there is no home to keep a key in; make one with `wardline keygen \
@@ -94,7 +95,7 @@ fn key(
         return Err(Failure::Settings(said.to_owned()));
     };
     let path = state.join(SERVER_KEY);
-    match keys::read_or_make(&path) {
+    match keys::load_or_generate(&path) {
         Ok((key, made)) => Ok((key, made.then_some(path))),
         Err(error) => {
             let said = "make one elsewhere with `wardline keygen FILE` and name it";
@@ -103,7 +104,7 @@ fn key(
     }
 }
 
-fn unusable(error: &KeyError) -> Failure {
+fn unusable(error: &KeyFileError) -> Failure {
     Failure::Settings(format!("native.key: {error}"))
 }
 
@@ -149,7 +150,7 @@ mod tests {
         assert!(missing.to_string().contains("make one with: wardline keygen"), "{missing}");
         assert!(check(&load(&[&sets]).settings.native).is_err());
         assert!(!path.exists());
-        let key = keys::make(&path).unwrap();
+        let key = keys::generate(&path).unwrap();
         let mut loaded = load(&[&sets]);
         check(&loaded.settings.native).unwrap();
         let (native, said) = prepare(&mut loaded).unwrap();
@@ -197,8 +198,8 @@ mod tests {
     fn listeners_that_shut_everybody_out_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let (path, list) = (dir.path().join("k"), dir.path().join("keys"));
-        let key = keys::make(&path).unwrap();
-        fs::write(&list, keys::hex(&key.identity())).unwrap();
+        let key = keys::generate(&path).unwrap();
+        fs::write(&list, key.identity().to_string()).unwrap();
         let list = format!("native.authorized_keys={}", list.display());
         let warnings = |listen: &str, more: &str| {
             let (key, listen) =

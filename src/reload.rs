@@ -197,7 +197,7 @@ mod tests {
         let list = dir.join("keys");
         let keys = [1, 2].map(|n| wardline_core::native::SigningKey::from_seed(&[n; 32]));
         let identities = keys.map(|key| key.identity());
-        let hex = identities.map(|identity| wardline_host::keys::hex(&identity));
+        let hex = identities.map(|identity| identity.to_string());
         let open = |open: &str| {
             let list = list.display();
             write(&format!("[native]\nauthorized_keys = \"{list}\"\nopen = \"{open}\"\n"));

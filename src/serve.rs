@@ -9,7 +9,6 @@ use std::time::Duration;
 use wardline_core::native::Identity;
 use wardline_host::clock::Clock;
 use wardline_host::files::{PidFile, write_ports, write_shard_ports};
-use wardline_host::keys;
 use wardline_host::logging::{Log, LogOptions, Terminal};
 use wardline_host::net::{Listener, ShardListeners, Tuning, bind_shards};
 use wardline_host::open_files;
@@ -197,7 +196,7 @@ fn start_line(
         let _ = write!(line, "; {shards} shards");
     }
     if let Some(identity) = identity {
-        let _ = write!(line, "; identity ed25519:{}", keys::hex(identity));
+        let _ = write!(line, "; identity ed25519:{identity}");
     }
     let with_lines = listeners.iter().find(|listener| listener.listen.dialects().line());
     if let Some(first) = with_lines.or(listeners.first()) {
@@ -258,7 +257,7 @@ mod tests {
         let key = SigningKey::from_seed(&[7; 32]).identity();
         let (native, mixed) = (listeners[0].addr, listeners[1].addr.port());
         let line = start_line(&listeners, "ring", 1, Some(&key));
-        let ends = format!("; identity ed25519:{}; try: nc 127.0.0.1 {mixed}", keys::hex(&key));
+        let ends = format!("; identity ed25519:{key}; try: nc 127.0.0.1 {mixed}");
         assert!(line.ends_with(&ends), "{line}");
         let line = start_line(&listeners[..1], "ring", 1, Some(&key));
         assert!(

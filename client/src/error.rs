@@ -5,9 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wardline_core::native::{Code, Identity};
+use wardline_core::native::{Code, Identity, to_digits};
 
-use crate::keys::hex;
 use crate::known_hosts::KnownHostsError;
 
 /// A no of the relay: its number, and when to try again.
@@ -254,7 +253,7 @@ impl fmt::Display for ConnectError {
                  somebody stands in between. Nothing was sent.\n  expected {expected:?}\n  shown \
                  {}\nIf the change is right, remove the line of {address} from the known hosts, or \
                  pin the new key.",
-                hex(shown)
+                String::from_utf8_lossy(&to_digits(shown))
             ),
             Self::Alert(refusal) => write!(f, "the server refuses: {refusal}"),
             Self::Handshake(fault) => fault.fmt(f),

@@ -1,8 +1,8 @@
 //! Files that are nobody else's.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Makes the folder of a file, and those above it, for the owner alone. Folders that are there
 /// stay as they are.
@@ -26,34 +26,39 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Writes a file for the owner alone as a whole: who opens it sees the old content or the new.
-pub(crate) fn write_private(path: &Path, content: &str) -> io::Result<()> {
+/// A name beside `path` that nobody else has.
+pub(crate) fn temporary_of(path: &Path) -> Result<PathBuf, getrandom::Error> {
     let mut number = [0; 8];
-    getrandom::fill(&mut number).map_err(io::Error::other)?;
+    getrandom::fill(&mut number)?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{:016x}.tmp", u64::from_le_bytes(number)));
-    let temporary = Path::new(&temporary);
-    let written = create_private(temporary).and_then(|mut file| {
+    Ok(temporary.into())
+}
+
+/// Writes a file for the owner alone as a whole: who opens it sees the old content or the new.
+pub(crate) fn write_private(path: &Path, content: &str) -> io::Result<()> {
+    let temporary = temporary_of(path).map_err(io::Error::other)?;
+    let written = create_private(&temporary).and_then(|mut file| {
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
-        fs::rename(temporary, path)
+        fs::rename(&temporary, path)
     });
     if written.is_err() {
         // Whatever was wrong, nothing is to be left; the first error is the one to tell.
-        let _ = fs::remove_file(temporary);
+        let _ = fs::remove_file(&temporary);
     }
     written
 }
 
-/// Whether others than the owner may read or change the file. Never, where the system cannot tell.
+/// The mode of a file that others than its owner may read or change.
 #[cfg(all(unix, not(wardline_portable)))]
-pub(crate) fn is_open_to_others(file: &File) -> io::Result<bool> {
-    use std::os::unix::fs::PermissionsExt;
-    Ok(file.metadata()?.permissions().mode() & 0o077 != 0)
+pub(crate) fn open_to_others(about: &Metadata) -> Option<u32> {
+    let mode = std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o7777;
+    (mode & 0o077 != 0).then_some(mode)
 }
 
-/// Whether others than the owner may read or change the file. Never, where the system cannot tell.
+/// Elsewhere the directory's rules are what keeps it: a user's own is nobody else's.
 #[cfg(not(all(unix, not(wardline_portable))))]
-pub(crate) fn is_open_to_others(_: &File) -> io::Result<bool> {
-    Ok(false)
+pub(crate) fn open_to_others(_: &Metadata) -> Option<u32> {
+    None
 }

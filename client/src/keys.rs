@@ -1,23 +1,24 @@
-//! Files of signing keys: a seed of 32 bytes in hexadecimal and a newline, for the owner alone.
+//! Files that hold a secret key: the 32-byte seed as 64 hexadecimal digits and a newline, and
+//! nobody's to read but its owner's.
 //!
-//! A file is never overwritten, and one that others may read is not used: a key that others can
+//! A file is never replaced, and one that others may read or change is not used: what others can
 //! read is theirs, too.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wardline_core::native::{Identity, SigningKey};
+use wardline_core::native::{SigningKey, from_digits, to_digits};
 use zeroize::Zeroizing;
 
-use crate::files::{create_private, is_open_to_others, make_folder_of};
+use crate::files::{create_private, make_folder_of, open_to_others, temporary_of};
 
-/// Hexadecimal digits of a seed.
-const DIGITS: usize = 64;
+/// More than a key with comfortable white space; a file that is longer is something else.
+const FILE_BYTES_MAX: usize = 256;
 
-/// Why a key file cannot be used or made.
+/// A key file that cannot be used or made, in a sentence that says what to do.
 #[derive(Clone, Debug)]
 pub struct KeyFileError {
     /// The file.
@@ -29,193 +30,253 @@ pub struct KeyFileError {
 /// What is wrong with a key file.
 #[derive(Clone, Debug)]
 pub enum KeyFileFault {
-    /// There is one already: it is not overwritten.
+    /// There is none.
+    Missing,
+    /// There is one already: it is not replaced.
     Exists,
-    /// Others than its owner may read it.
-    OpenToOthers,
+    /// Others than its owner may read or change it: its mode.
+    OpenToOthers(u32),
     /// It is not 64 hexadecimal digits and a newline.
     Form,
     /// The system gives no entropy.
     Entropy,
-    /// The system's.
-    Io(Arc<io::Error>),
+    /// The system's: what could not be done, and why.
+    Io(&'static str, Arc<io::Error>),
 }
 
 impl fmt::Display for KeyFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match &self.fault {
-            KeyFileFault::Exists => write!(f, "{path} is there already; it is not overwritten"),
-            KeyFileFault::OpenToOthers => write!(
+            KeyFileFault::Missing => {
+                write!(f, "{path}: there is no such file; make one with: wardline keygen {path}")
+            }
+            KeyFileFault::Exists => {
+                write!(f, "{path}: there is a file already, and it stays as it is")
+            }
+            KeyFileFault::OpenToOthers(mode) => write!(
                 f,
-                "{path} can be read by others, so it is not used: chmod 600 it, and think about \
-                 who may have read it"
+                "{path}: others than its owner may use it (mode {mode:04o}); what is in it is \
+                 secret: chmod 600 {path}"
             ),
-            KeyFileFault::Form => write!(f, "{path} is not a key: 64 hexadecimal digits"),
-            KeyFileFault::Entropy => f.write_str("the system gives no entropy"),
-            KeyFileFault::Io(error) => write!(f, "{path}: {error}"),
+            KeyFileFault::Form => {
+                write!(f, "{path}: must hold a key: 64 hexadecimal digits, a newline")
+            }
+            KeyFileFault::Entropy => write!(f, "{path}: the system gives no entropy"),
+            KeyFileFault::Io(what, error) => write!(f, "{path}: cannot {what} it: {error}"),
         }
     }
 }
 
 impl std::error::Error for KeyFileError {}
 
-impl From<io::Error> for KeyFileFault {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::AlreadyExists => Self::Exists,
-            _ => Self::Io(Arc::new(error)),
-        }
+impl KeyFileFault {
+    fn of(self, path: &Path) -> KeyFileError {
+        KeyFileError { path: path.to_owned(), fault: self }
     }
-}
-
-/// Makes a key and writes it to a new file; folders on the way are made, for the owner alone.
-///
-/// # Errors
-/// The file is there already, or cannot be written.
-pub fn generate(path: &Path) -> Result<Identity, KeyFileError> {
-    let error = |fault| KeyFileError { path: path.to_owned(), fault };
-    let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *seed).map_err(|_| error(KeyFileFault::Entropy))?;
-    let mut text = Zeroizing::new([b'\n'; DIGITS + 1]);
-    for (digits, byte) in text.chunks_mut(2).zip(seed.iter()) {
-        for (digit, value) in digits.iter_mut().zip([byte >> 4, byte & 15]) {
-            *digit = b"0123456789abcdef"[usize::from(value)];
-        }
-    }
-    make_folder_of(path).map_err(|fault| error(fault.into()))?;
-    let mut file = create_private(path).map_err(|fault| error(fault.into()))?;
-    let written = file.write_all(&*text).and_then(|()| file.sync_all());
-    if let Err(fault) = written {
-        // Half a key is none; the first error is the one to tell.
-        let _ = std::fs::remove_file(path);
-        return Err(error(fault.into()));
-    }
-    Ok(SigningKey::from_seed(&seed).identity())
 }
 
 /// Reads a key from its file.
 ///
 /// # Errors
-/// It is not there, can be read by others, or is no key.
+/// It is not there, others may read or change it, or it is no key.
 pub fn load(path: &Path) -> Result<SigningKey, KeyFileError> {
-    read(path).map_err(|fault| KeyFileError { path: path.to_owned(), fault })
+    read(path).map_err(|fault| fault.of(path))
+}
+
+/// Makes a new key and its file; folders on the way are made, for the owner alone. No file is ever
+/// replaced, and none is seen half written.
+///
+/// # Errors
+/// The file is there already, or cannot be written.
+pub fn generate(path: &Path) -> Result<SigningKey, KeyFileError> {
+    make(path).map_err(|fault| fault.of(path))
+}
+
+/// Reads a key, or makes it where there is none; and whether it did.
+///
+/// # Errors
+/// As those of [`load`] and [`generate`].
+pub fn load_or_generate(path: &Path) -> Result<(SigningKey, bool), KeyFileError> {
+    match load(path) {
+        Err(KeyFileError { fault: KeyFileFault::Missing, .. }) => {}
+        done => return done.map(|key| (key, false)),
+    }
+    match generate(path) {
+        // Another process was first: it is its key now.
+        Err(KeyFileError { fault: KeyFileFault::Exists, .. }) => load(path).map(|key| (key, false)),
+        done => done.map(|key| (key, true)),
+    }
 }
 
 fn read(path: &Path) -> Result<SigningKey, KeyFileFault> {
-    let mut file = File::open(path)?;
-    if is_open_to_others(&file)? {
-        return Err(KeyFileFault::OpenToOthers);
+    let system = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => KeyFileFault::Missing,
+        _ => KeyFileFault::Io("read", Arc::new(error)),
+    };
+    let mut file = File::open(path).map_err(system)?;
+    // Of the file that is open, and not of what may have taken its name.
+    let about = file.metadata().map_err(system)?;
+    if !about.is_file() {
+        return Err(KeyFileFault::Form);
     }
-    // A byte more than there may be, to see whether there is.
-    let mut text = Zeroizing::new([0; DIGITS + 3]);
+    if let Some(mode) = open_to_others(&about) {
+        return Err(KeyFileFault::OpenToOthers(mode));
+    }
+    let mut text = Zeroizing::new([0; FILE_BYTES_MAX]);
     let mut len = 0;
     while len < text.len() {
-        match file.read(&mut text[len..])? {
+        match file.read(&mut text[len..]).map_err(system)? {
             0 => break,
             got => len += got,
         }
     }
-    let seed = unhex(text[..len].trim_ascii_end()).ok_or(KeyFileFault::Form)?;
+    let seed = from_digits(text[..len].trim_ascii()).ok_or(KeyFileFault::Form)?;
     Ok(SigningKey::from_seed(&Zeroizing::new(seed)))
 }
 
-/// 32 bytes in hexadecimal, as identities are shown.
-#[must_use]
-pub fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An identity from 64 hexadecimal digits. None: no such thing, or no key that somebody alone can
-/// sign with.
-#[must_use]
-pub fn identity(text: &str) -> Option<Identity> {
-    Identity::new(&unhex(text.as_bytes())?).ok()
-}
-
-fn unhex(text: &[u8]) -> Option<[u8; 32]> {
-    if text.len() != DIGITS {
-        return None;
+fn make(path: &Path) -> Result<SigningKey, KeyFileFault> {
+    if path.symlink_metadata().is_ok() {
+        return Err(KeyFileFault::Exists);
     }
-    let value =
-        |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-    let mut bytes = [0; 32];
-    for (byte, digits) in bytes.iter_mut().zip(text.chunks(2)) {
-        let [high, low] = digits else { return None };
-        *byte = value(*high)? << 4 | value(*low)?;
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(|_| KeyFileFault::Entropy)?;
+    let cannot = |what| move |error| KeyFileFault::Io(what, Arc::new(error));
+    make_folder_of(path).map_err(cannot("make the directory of"))?;
+    let temporary = temporary_of(path).map_err(|_| KeyFileFault::Entropy)?;
+    let written = create_private(&temporary).and_then(|mut file| {
+        file.write_all(&*Zeroizing::new(to_digits(&seed)))?;
+        file.write_all(b"\n")?;
+        file.sync_all()
+    });
+    // A link, unlike a renaming, does not replace what another process has put there meanwhile.
+    let linked = written.and_then(|()| fs::hard_link(&temporary, path));
+    let _ = fs::remove_file(&temporary);
+    match linked {
+        Ok(()) => Ok(SigningKey::from_seed(&seed)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.exists() => {
+            Err(KeyFileFault::Exists)
+        }
+        Err(error) => Err(cannot("write")(error)),
     }
-    Some(bytes)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
+    /// RFC 8032, 7.1, test 1.
+    const SEED: &str = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+    const PUBLIC: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn private(path: &Path, text: &str) {
+        let _ = fs::remove_file(path);
+        create_private(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
     #[test]
-    fn a_key_is_what_was_generated() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keys/agent.key");
-        let identity = generate(&path).unwrap();
-        assert_eq!(load(&path).unwrap().identity(), identity);
-        assert_eq!(super::identity(&format!("{identity:?}")), Some(identity));
-        assert_eq!(hex(identity.as_bytes()), format!("{identity:?}"));
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(text.len() == 65 && text.ends_with('\n'));
-        let again = generate(&path).unwrap_err();
-        assert!(matches!(again.fault, KeyFileFault::Exists), "{again}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        assert_ne!(generate(&dir.path().join("other.key")).unwrap(), identity);
+    fn a_file_holds_a_seed() {
+        let dir = folder();
+        let path = dir.path().join("k");
+        for text in [format!("{SEED}\n"), SEED.to_uppercase(), format!(" {SEED}\r\n")] {
+            private(&path, &text);
+            assert_eq!(load(&path).unwrap().identity().to_string(), PUBLIC);
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_and_said() {
+        let dir = folder();
+        let path = dir.path().join("k");
+        let (long, twice) = ("0".repeat(1 << 20), format!("{SEED}\n{SEED}\n"));
+        let padded = format!("{SEED}{}", " ".repeat(FILE_BYTES_MAX));
+        let (no_hex, umlaut) = (SEED.replace('9', "g"), SEED.replace('9', "ä"));
+        let short = &SEED[1..];
+        let more = format!("{SEED}0");
+        for text in ["", "\n", short, &more, &twice, &no_hex, &umlaut, &long] {
+            private(&path, text);
+            let wrong = load(&path).unwrap_err();
+            assert!(matches!(wrong.fault, KeyFileFault::Form), "{wrong}");
+            let wrong = wrong.to_string();
+            let ends = "must hold a key: 64 hexadecimal digits, a newline";
+            assert!(wrong.ends_with(ends) && !wrong.contains("61b1"), "{wrong}");
+        }
+        private(&path, &padded);
+        assert!(load(&path).is_ok(), "white space");
+        let missing = load(&dir.path().join("none")).unwrap_err();
+        assert!(matches!(missing.fault, KeyFileFault::Missing));
+        assert!(missing.to_string().contains("make one with: wardline keygen "), "{missing}");
+        assert!(load(dir.path()).is_err());
     }
 
     #[cfg(all(unix, not(wardline_portable)))]
     #[test]
-    fn what_others_can_read_is_no_key() {
+    fn others_may_not_read_it() {
         use std::os::unix::fs::PermissionsExt;
 
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("keys/agent.key");
+        let dir = folder();
+        let path = dir.path().join("a/b/agent.key");
         generate(&path).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
-        for open in [0o640, 0o604, 0o620, 0o601, 0o644] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(open)).unwrap();
-            let error = load(&path).unwrap_err();
-            assert!(matches!(error.fault, KeyFileFault::OpenToOthers), "{open:o}: {error}");
+        let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        for open in [0o640, 0o604, 0o620, 0o601, 0o644, 0o660] {
+            set(open);
+            let wrong = load(&path).unwrap_err();
+            assert!(matches!(wrong.fault, KeyFileFault::OpenToOthers(mode) if mode == open));
+            let wrong = wrong.to_string();
+            assert!(wrong.contains(&format!("(mode {open:04o})")), "{wrong}");
+            assert!(wrong.ends_with(&format!("chmod 600 {}", path.display())), "{wrong}");
         }
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
-        load(&path).unwrap();
+        set(0o400);
+        assert!(load(&path).is_ok());
     }
 
     #[test]
-    fn what_is_no_key() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("agent.key");
-        assert!(matches!(load(&path).unwrap_err().fault, KeyFileFault::Io(_)));
-        let digits = "0123456789abcdefABCDEF0123456789".repeat(2);
-        for (text, good) in [
-            (format!("{digits}\n"), true),
-            (digits.clone(), true),
-            (format!("{digits}\r\n"), true),
-            (format!("{digits}0\n"), false),
-            (format!("{digits}\n{digits}\n"), false),
-            (format!(" {digits}"), false),
-            (digits.replace('a', "g"), false),
-            (digits.replace('a', "ä"), false),
-            (digits[..63].to_owned(), false),
-            (String::new(), false),
-        ] {
-            let _ = fs::remove_file(&path);
-            create_private(&path).unwrap().write_all(text.as_bytes()).unwrap();
-            match load(&path) {
-                Ok(_) => assert!(good, "{text:?}"),
-                Err(error) => {
-                    assert!(!good && matches!(error.fault, KeyFileFault::Form), "{text:?}");
-                    assert!(!error.to_string().contains("0123456789"), "{error}");
-                }
-            }
-        }
+    fn a_key_is_made_once_and_never_replaced() {
+        let dir = folder();
+        let path = dir.path().join("state/server.key");
+        let (key, made) = load_or_generate(&path).unwrap();
+        assert!(made);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!((text.len(), text.ends_with('\n')), (65, true));
+        let (again, made) = load_or_generate(&path).unwrap();
+        assert_eq!((again.identity(), made), (key.identity(), false));
+        let wrong = generate(&path).unwrap_err();
+        assert!(matches!(wrong.fault, KeyFileFault::Exists), "{wrong}");
+        assert!(wrong.to_string().ends_with("there is a file already, and it stays as it is"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        // Nothing else is left.
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        assert_ne!(generate(&dir.path().join("other")).unwrap().identity(), key.identity());
+    }
+
+    #[test]
+    fn several_that_make_it_at_once_have_the_same() {
+        let dir = folder();
+        let path = dir.path().join("state/client.key");
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let make = || scope.spawn(|| load_or_generate(&path));
+            let threads: Vec<_> = (0..8).map(|_| make()).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let all: Vec<_> = all.into_iter().map(Result::unwrap).collect();
+        assert_eq!(all.iter().filter(|(_, made)| *made).count(), 1);
+        let read = load(&path).unwrap().identity();
+        assert!(all.iter().all(|(key, _)| key.identity() == read));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_had_is_said() {
+        let dir = folder();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let wrong = load_or_generate(&file.join("server.key")).unwrap_err().to_string();
+        assert!(wrong.contains("cannot "), "{wrong}");
     }
 }

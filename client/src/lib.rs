@@ -60,4 +60,6 @@ pub use error::{CloseError, ConnectError, Ended, Error, Handshake, Refusal, UrlE
 pub use event::{Event, From, LostWhy, Message, Report, Reports, Subscription};
 pub use known_hosts::{KnownHosts, KnownHostsError};
 pub use url::Url;
-pub use wardline_core::native::{Code, GapReason, Identity, SigningKey, is_topic_name};
+pub use wardline_core::native::{
+    Code, GapReason, Identity, IdentityFault, SigningKey, is_topic_name,
+};

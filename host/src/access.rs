@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use serde_json::Value;
-use wardline_core::native::{Identity, is_topic_name};
+use wardline_core::native::{Identity, IdentityFault, is_topic_name};
 use wardline_core::{Access, Right};
 
-use crate::keys::parse_identity;
 use crate::settings::{NativeSettings, Setting, read_word};
 
 /// Who may connect that does not stand in the file.
@@ -260,7 +259,7 @@ fn parse_line(line: &str) -> Result<Option<(usize, Identity, Rights)>, Wrong> {
     let said = line.split_once('#').map_or(line, |(said, _)| said);
     let mut words = words(said);
     let Some((at, key)) = words.next() else { return Ok(None) };
-    let identity = parse_identity(key).map_err(|what| (at, what))?;
+    let identity: Identity = key.parse().map_err(|fault: IdentityFault| (at, fault.to_string()))?;
     let mut rights = Rights::NONE;
     let mut named = false;
     for (at, word) in words {
@@ -347,7 +346,7 @@ mod tests {
     }
 
     fn hex(n: u8) -> String {
-        crate::keys::hex(&identity(n))
+        identity(n).to_string()
     }
 
     fn far() -> IpAddr {

@@ -70,16 +70,8 @@ pub fn unix_ms() -> u64 {
 /// The system's.
 pub fn seed() -> Result<[u8; 32], EntropyError> {
     let mut seed = [0; 32];
-    fill(&mut seed)?;
+    getrandom::fill(&mut seed).map_err(EntropyError)?;
     Ok(seed)
-}
-
-/// Fills `bytes` with random bytes of the operating system.
-///
-/// # Errors
-/// The system's.
-pub fn fill(bytes: &mut [u8]) -> Result<(), EntropyError> {
-    getrandom::fill(bytes).map_err(EntropyError)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ pub mod clock;
 pub mod counters;
 pub mod events;
 pub mod files;
-pub mod keys;
 pub mod links;
 pub mod logging;
 pub mod messages;
@@ -20,6 +19,7 @@ pub mod pin;
 pub mod plan;
 pub mod settings;
 pub mod signals;
+pub mod state;
 pub mod storage;
 
 #[cfg(test)]

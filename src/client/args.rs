@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use wardline_client::{From, Identity, Url, is_topic_name};
-use wardline_host::keys::parse_identity;
+use wardline_client::{From, Identity, IdentityFault, Url, is_topic_name};
 use wardline_host::settings::{Span, read_text};
 
 /// What all of them are told.
@@ -22,7 +21,7 @@ pub(crate) struct Common {
     #[arg(long, value_name = "FILE")]
     pub(crate) known_hosts: Option<PathBuf>,
     /// The relay's identity: speak to this one alone, and note nothing
-    #[arg(long, value_name = "HEX", value_parser = parse_identity, conflicts_with = "known_hosts")]
+    #[arg(long, value_name = "HEX", conflicts_with = "known_hosts")]
     pub(crate) pin: Option<Identity>,
     /// As JSON, an object a line
     #[arg(long)]
@@ -231,7 +230,7 @@ fn asked(text: &str) -> Result<Asked, String> {
             Ok(handle) => Ok(Asked::Handle(handle)),
         };
     }
-    parse_identity(text).map(Asked::Identity).map_err(|what| {
+    text.parse().map(Asked::Identity).map_err(|what: IdentityFault| {
         format!("{what}; or a handle: up to 16 hexadecimal digits, as `wardline who` shows them")
     })
 }
@@ -259,7 +258,7 @@ mod tests {
     #[test]
     fn who_is_asked() {
         let hex = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
-        let identity = parse_identity(hex).unwrap();
+        let identity: Identity = hex.parse().unwrap();
         assert_eq!(asked(hex), Ok(Asked::Identity(identity)));
         assert_eq!(asked(&format!("ed25519:{hex}")), Ok(Asked::Identity(identity)));
         for (text, handle) in [("1", 1), ("0x1F", 31), ("ffffffffffffffff", u64::MAX)] {

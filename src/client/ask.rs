@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde_json::json;
 use wardline_client::{Client, Code, Error, Identity, Peer};
-use wardline_host::keys;
 
 use super::args::{Asked, ReqArgs, RttArgs, WhoArgs};
 use super::connect::connect;
@@ -78,13 +77,12 @@ async fn ask(args: &ReqArgs, message: Vec<u8>, client: &Client) -> Result<(), Fa
 
 /// One of the sessions of an identity: of several, the first that the relay names.
 fn a_session(identity: &Identity, peers: &[Peer]) -> Result<u64, Failure> {
-    let hex = keys::hex(identity);
     match peers {
-        [] => Err(Failure::Runtime(format!("ed25519:{hex} is not connected"))),
+        [] => Err(Failure::Runtime(format!("ed25519:{identity} is not connected"))),
         [only] => Ok(only.handle),
         [one, others @ ..] => {
             let (handle, others) = (handle(one.handle), others.len());
-            eprintln!("wardline: ed25519:{hex} has {others} more sessions; asking {handle}");
+            eprintln!("wardline: ed25519:{identity} has {others} more sessions; asking {handle}");
             Ok(one.handle)
         }
     }
@@ -118,7 +116,7 @@ fn table(peers: &[Peer]) -> String {
     let mut table = String::new();
     for peer in peers {
         let identity = match &peer.identity {
-            Some(identity) => format!("ed25519:{}", keys::hex(identity)),
+            Some(identity) => format!("ed25519:{identity}"),
             None => "a line client, not authenticated".to_owned(),
         };
         let (handle, device) = (handle(peer.handle), peer.device);
@@ -206,9 +204,8 @@ mod tests {
             Peer { handle: 0xA, identity: Some(identity), device: 7 },
             Peer { handle: 0xB, identity: None, device: 0 },
         ];
-        let hex = keys::hex(&identity);
         let expected = format!(
-            "000000000000000a  ed25519:{hex}  device 7\n\
+            "000000000000000a  ed25519:{identity}  device 7\n\
              000000000000000b  a line client, not authenticated  device 0\n2 readers\n"
         );
         assert_eq!(table(&peers), expected);

@@ -45,7 +45,7 @@ async fn work(args: &BenchArgs) -> Result<(), Failure> {
     let topic = match &args.topic {
         Some(topic) => topic.clone(),
         // Nobody else's.
-        None => format!("bench/{}", &wardline_host::keys::hex(&passing_key()?.identity())[..16]),
+        None => format!("bench/{}", &passing_key()?.identity().to_string()[..16]),
     };
     let mut reading = JoinSet::new();
     for _ in 0..args.readers {

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use wardline_client::keys::{self, KeyFileError};
 use wardline_client::{Client, Server, SigningKey};
 use wardline_host::clock;
-use wardline_host::keys::{self, CLIENT_KEY};
+use wardline_host::state::{CLIENT_KEY, state_directory};
 
 use super::args::Common;
 use super::words;
@@ -32,7 +33,7 @@ pub(crate) async fn connect_as(common: &Common, key: SigningKey) -> Result<Clien
     let client = connected
         .map_err(|error| words::not_connected(&error, &url, &identity, known.as_deref()))?;
     if let (true, Some(path)) = (is_new, known) {
-        let server = keys::hex(&client.server());
+        let server = client.server();
         eprintln!("wardline: met {url} for the first time: it is ed25519:{server}");
         eprintln!("wardline: noted in {}: from now on no other is taken for it", path.display());
     }
@@ -41,14 +42,14 @@ pub(crate) async fn connect_as(common: &Common, key: SigningKey) -> Result<Clien
 
 /// The key of the flags, or the one in the state directory; made there where there is none.
 pub(crate) fn key(common: &Common) -> Result<SigningKey, Failure> {
-    let settings = |error: keys::KeyError| Failure::Settings(error.to_string());
+    let settings = |error: KeyFileError| Failure::Settings(error.to_string());
     if let Some(path) = &common.key {
-        return keys::read(path).map_err(settings);
+        return keys::load(path).map_err(settings);
     }
     let path = in_state(CLIENT_KEY, "--key FILE")?;
-    let (key, made) = keys::read_or_make(&path).map_err(settings)?;
+    let (key, made) = keys::load_or_generate(&path).map_err(settings)?;
     if made {
-        let identity = keys::hex(&key.identity());
+        let identity = key.identity();
         eprintln!("wardline: made your key, {}: you are ed25519:{identity}", path.display());
     }
     Ok(key)
@@ -63,7 +64,7 @@ pub(crate) fn passing_key() -> Result<SigningKey, Failure> {
 
 /// A file of the state directory; `flag` is what names it otherwise.
 pub(crate) fn in_state(file: &str, flag: &str) -> Result<PathBuf, Failure> {
-    keys::state_directory().map(|state| state.join(file)).ok_or_else(|| {
+    state_directory().map(|state| state.join(file)).ok_or_else(|| {
         Failure::Settings(format!("there is no home to keep {file} in: name one with {flag}"))
     })
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use wardline_host::keys::{self, CLIENT_KEY, KeyError};
+use wardline_client::keys::{self, KeyFileError};
+use wardline_host::state::CLIENT_KEY;
 
 use super::args::KeygenArgs;
 use super::connect::in_state;
@@ -15,16 +16,16 @@ pub(crate) fn keygen(args: &KeygenArgs) -> Result<(), Failure> {
         Some(path) => path.clone(),
         None => in_state(CLIENT_KEY, "a path")?,
     };
-    let failed = |error: KeyError| Failure::Runtime(error.to_string());
+    let failed = |error: KeyFileError| Failure::Runtime(error.to_string());
     let key = match args.show {
-        true => keys::read(&path).map_err(failed)?,
+        true => keys::load(&path).map_err(failed)?,
         false => {
-            let key = keys::make(&path).map_err(failed)?;
+            let key = keys::generate(&path).map_err(failed)?;
             tell(&path);
             key
         }
     };
-    print(format!("{}\n", keys::hex(&key.identity())).as_bytes())
+    print(format!("{}\n", key.identity()).as_bytes())
 }
 
 fn tell(path: &Path) {

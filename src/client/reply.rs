@@ -12,7 +12,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use wardline_client::{Client, Peer, Request};
-use wardline_host::keys;
 
 use super::args::ReplyArgs;
 use super::connect::connect;
@@ -56,8 +55,8 @@ async fn answer_all(args: &ReplyArgs, client: &Client) -> Result<(), Failure> {
     let requests = client.requests().await;
     let mut requests =
         requests.map_err(|error| words::failed(&error, "take requests", "request", &who))?;
-    let (hex, own) = (keys::hex(&who), handle(client.handle()));
-    eprintln!("wardline: answering as ed25519:{hex}, handle {own}");
+    let own = handle(client.handle());
+    eprintln!("wardline: answering as ed25519:{who}, handle {own}");
     let program = Arc::new(Program {
         argv: args.command.clone(),
         timeout: args.timeout,
@@ -143,7 +142,7 @@ impl Program {
         let Some(Peer { identity, device, .. }) = peer else {
             return Err("who asked is gone".to_owned());
         };
-        let identity = identity.as_ref().map(keys::hex);
+        let identity = identity.as_ref().map(ToString::to_string);
         let mut command = Command::new(&self.argv[0]);
         command
             .args(&self.argv[1..])

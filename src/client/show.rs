@@ -4,7 +4,6 @@ use std::io::{self, IsTerminal, Stdout, Write};
 
 use serde_json::{Value, json};
 use wardline_client::{Message, Peer};
-use wardline_host::keys;
 use wardline_host::logging::escaped;
 
 use crate::exit::Failure;
@@ -128,7 +127,7 @@ pub(crate) fn with_payload(mut object: Value, payload: &[u8]) -> Value {
 pub(crate) fn peer_json(peer: &Peer) -> Value {
     json!({
         "handle": handle(peer.handle),
-        "identity": peer.identity.as_ref().map(keys::hex),
+        "identity": peer.identity.as_ref().map(ToString::to_string),
         "device": peer.device,
     })
 }

@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use wardline_client::{Code, ConnectError, Ended, Error, Handshake, Identity, Refusal};
-use wardline_host::keys;
 
 use crate::exit::Failure;
 
@@ -39,15 +38,14 @@ pub(crate) fn not_connected(
 
 /// A relay's no to somebody who comes, and what its operator could do about it.
 fn refused(refusal: &Refusal, who: &Identity) -> String {
-    let key = keys::hex(who);
     let more = match refusal.code() {
         Some(Code::AuthFailed | Code::Refused) => format!(
-            "\nThe relay may not know this key, ed25519:{key}\nIts operator lets it in by a line in \
-             native.authorized_keys, and a HUP:\n  {key} # {}",
+            "\nThe relay may not know this key, ed25519:{who}\nIts operator lets it in by a line in \
+             native.authorized_keys, and a HUP:\n  {who} # {}",
             name()
         ),
         Some(Code::TooManySessions) => {
-            format!("\nnative.sessions_per_identity bounds those of ed25519:{key}")
+            format!("\nnative.sessions_per_identity bounds those of ed25519:{who}")
         }
         Some(Code::WrongDialect) => {
             "\nnative clients go to a native:// listener, 8889 by default".to_owned()
@@ -71,9 +69,8 @@ pub(crate) fn failed(error: &Error, doing: &str, right: &str, who: &Identity) ->
     match error {
         Error::Deadline => Failure::TimedOut(what),
         Error::Refused(refusal) if refusal.code() == Some(Code::Forbidden) => {
-            let key = keys::hex(who);
             Failure::Runtime(format!(
-                "{what}\nThe line of ed25519:{key} in the relay's native.authorized_keys needs: \
+                "{what}\nThe line of ed25519:{who} in the relay's native.authorized_keys needs: \
                  {right}"
             ))
         }
@@ -126,7 +123,7 @@ mod tests {
         for code in [Code::AuthFailed, Code::Refused] {
             let (exit, words) = said(&ConnectError::Alert(refusal(code)));
             assert_eq!(exit, 5);
-            let line = format!("\n  {} # ", keys::hex(&who()));
+            let line = format!("\n  {} # ", who());
             assert!(words.contains(&line) && words.contains("native.authorized_keys"), "{words}");
         }
     }

@@ -2,14 +2,11 @@
 
 use bytemuck::Zeroable;
 use wardline_core::{
-    Ban, Cursor, Event, Far, Feed, Link, LinkSlots, Network, Peer, PrefixBucket, PrefixSlot,
-    RESERVE, Session, Slots, Tap, Topic, WheelSlot,
+    Ban, Cursor, Event, Far, Feed, Limits, Link, LinkSlots, Network, Peer, PrefixBucket,
+    PrefixSlot, RESERVE, Session, Slots, Tap, Topic, WheelSlot,
 };
 
 use crate::plan::Plan;
-
-/// Events that fit the ring: more than come of what is fed before they are taken.
-const EVENTS: usize = 1 << 14;
 
 /// The memory that a relay is lent.
 #[derive(Debug)]
@@ -31,28 +28,55 @@ pub(crate) struct Lent {
     fars: Vec<Far>,
 }
 
+/// What of it the limits do not say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) shards: usize,
+    /// Cursors beyond one a session and those of other shards.
+    pub(crate) more_cursors: usize,
+    /// Slots of each table of the quarantine.
+    pub(crate) bans: usize,
+    pub(crate) wheel: usize,
+    /// Events that fit the ring: more than come of what is fed before they are taken.
+    pub(crate) events: usize,
+    /// Whether the quarantine exempts everybody.
+    pub(crate) exempt: bool,
+}
+
+/// Events between two moments at which a simulation takes them.
+pub(crate) const EVENTS: usize = 1 << 14;
+
 impl Lent {
     /// What a plan asks for.
     #[must_use]
     pub(crate) fn new(plan: &Plan, shards: usize) -> Self {
-        let limits = &plan.limits;
+        let Plan { bans, wheel, exempt, .. } = *plan;
+        let sizes = Sizes { shards, more_cursors: 0, bans, wheel, events: EVENTS, exempt };
+        Self::with(&plan.limits, &sizes)
+    }
+
+    /// What a relay of these limits needs.
+    #[must_use]
+    pub(crate) fn with(limits: &Limits, sizes: &Sizes) -> Self {
+        let Sizes { shards, .. } = *sizes;
         let sessions = (limits.connections + RESERVE) as usize;
         let topics = limits.topics as usize;
         let linked = if shards > 1 { topics } else { 0 };
+        let cursors = sessions + topics * (shards - 1) + sizes.more_cursors;
         let everywhere = |ip| Network { ip, bits: 0 };
         let all = ["0.0.0.0", "::"].map(|ip| everywhere(ip.parse().expect("an address")));
         Self {
             sessions: vec![Session::zeroed(); sessions],
-            cursors: vec![Cursor::zeroed(); sessions + topics * (shards - 1)],
+            cursors: vec![Cursor::zeroed(); cursors],
             prefixes: vec![PrefixSlot::zeroed(); sessions],
             buckets: vec![PrefixBucket::zeroed(); 16],
             topics: vec![Topic::zeroed(); topics],
             links: vec![Link::zeroed(); (limits.blocks + limits.segments) as usize],
-            bans: core::array::from_fn(|_| vec![Ban::zeroed(); plan.bans]),
-            wheel: vec![WheelSlot::zeroed(); plan.wheel],
-            events: vec![Event::None; EVENTS],
+            bans: core::array::from_fn(|_| vec![Ban::zeroed(); sizes.bans]),
+            wheel: vec![WheelSlot::zeroed(); sizes.wheel],
+            events: vec![Event::None; sizes.events],
             scratch: vec![0; limits.scratch_bytes() as usize],
-            exempt: if plan.exempt { all.to_vec() } else { Vec::new() },
+            exempt: if sizes.exempt { all.to_vec() } else { Vec::new() },
             pool: vec![0xA5; limits.pool_bytes() as usize],
             peers: vec![Peer::zeroed(); if shards > 1 { shards } else { 0 }],
             feeds: vec![Feed::zeroed(); linked * shards],

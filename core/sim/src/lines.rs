@@ -3,14 +3,12 @@
 
 use std::net::SocketAddr;
 
-use bytemuck::Zeroable;
 use wardline_core::native::handshake::MAGIC;
 use wardline_core::{
-    Ban, Carrier, ConnId, Cursor, Event, Gather, Instant, Limits, LineLimits, Link, Pool,
-    PrefixBucket, PrefixSlot, RESERVE, Relay, Remote, Session, Slots, Started, Tap, Topic,
-    WheelSlot, pump,
+    Carrier, ConnId, Event, Gather, Instant, Limits, LineLimits, Pool, Relay, Remote, Started, pump,
 };
 
+use crate::lent::{Lent, Sizes};
 use crate::view::is_http;
 
 const ALERT_BYTES: usize = 24;
@@ -102,8 +100,8 @@ fn naive(said: &[u8]) -> Heard {
 
 /// The same by the relay, in receives of the lengths that `cuts` go round in.
 fn relayed(said: &[u8], cuts: &[u8]) -> Heard {
-    let mut lent = Lent::new();
-    let (slots, pool) = lent.slots();
+    let mut lent = Lent::with(&LIMITS, &SIZES);
+    let (slots, _, pool) = lent.slots();
     let now = Instant::from_nanos(1);
     let mut relay = Relay::new(LIMITS, slots, pool, [1; 32], now).expect("limits that fit");
     let topic = relay.listen("main").expect("a topic");
@@ -210,59 +208,8 @@ impl<P: Pool> Carrier<P> for Wires {
 }
 
 /// The memory of a relay for two.
-struct Lent {
-    sessions: Vec<Session>,
-    cursors: Vec<Cursor>,
-    prefixes: Vec<PrefixSlot>,
-    buckets: [PrefixBucket; 2],
-    topics: [Topic; 1],
-    links: Vec<Link>,
-    bans: [[Ban; 8]; 3],
-    wheel: [WheelSlot; 8],
-    events: [Event; 8],
-    scratch: Vec<u8>,
-    pool: Vec<u8>,
-}
-
-impl Lent {
-    fn new() -> Self {
-        let sessions = (LIMITS.connections + RESERVE) as usize;
-        Self {
-            sessions: vec![Session::zeroed(); sessions],
-            cursors: vec![Cursor::zeroed(); sessions],
-            prefixes: vec![PrefixSlot::zeroed(); sessions],
-            buckets: [PrefixBucket::zeroed(); 2],
-            topics: [Topic::zeroed()],
-            links: vec![Link::zeroed(); (LIMITS.blocks + LIMITS.segments) as usize],
-            bans: [[Ban::zeroed(); 8]; 3],
-            wheel: [WheelSlot::zeroed(); 8],
-            events: [Event::None; 8],
-            scratch: vec![0; LIMITS.scratch_bytes() as usize],
-            pool: vec![0xA5; LIMITS.pool_bytes() as usize],
-        }
-    }
-
-    fn slots(&mut self) -> (Slots<'_>, &mut [u8]) {
-        let [bans_v4, bans_v6, bans_parents] = &mut self.bans;
-        let slots = Slots {
-            sessions: &mut self.sessions,
-            cursors: &mut self.cursors,
-            prefixes: &mut self.prefixes,
-            prefix_buckets: &mut self.buckets,
-            topics: &mut self.topics,
-            links: &mut self.links,
-            bans_v4,
-            bans_v6,
-            bans_parents,
-            wheel: &mut self.wheel,
-            events: &mut self.events,
-            scratch: &mut self.scratch,
-            exempt: &[],
-            tap: Tap::default(),
-        };
-        (slots, &mut self.pool)
-    }
-}
+const SIZES: Sizes =
+    Sizes { shards: 1, more_cursors: 0, bans: 8, wheel: 8, events: 8, exempt: false };
 
 #[cfg(test)]
 mod tests {
@@ -305,8 +252,8 @@ mod tests {
     /// A client that is closed and has ended its own stream already is not waited for.
     #[test]
     fn an_end_that_comes_with_a_fault() {
-        let mut lent = Lent::new();
-        let (slots, pool) = lent.slots();
+        let mut lent = Lent::with(&LIMITS, &SIZES);
+        let (slots, _, pool) = lent.slots();
         let now = Instant::from_nanos(1);
         let mut relay = Relay::new(LIMITS, slots, pool, [1; 32], now).expect("limits that fit");
         let topic = relay.listen("main").expect("a topic");

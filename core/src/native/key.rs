@@ -55,7 +55,7 @@ impl Identity {
 
 impl core::fmt::Debug for Identity {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        core::fmt::Display::fmt(self, f)
     }
 }
 

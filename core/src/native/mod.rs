@@ -44,6 +44,7 @@ mod bytes;
 pub mod client;
 mod codes;
 mod control;
+mod digits;
 pub mod envelope;
 mod frame;
 pub mod handshake;
@@ -58,6 +59,7 @@ pub use control::{
     ClientControl, ControlBytes, GapReason, NAME_BYTES_MAX, SEEN_BYTES, ServerControl, Start,
     is_topic_name,
 };
+pub use digits::{IdentityFault, from_digits, to_digits};
 pub use envelope::next_epoch;
 pub use frame::{
     Class, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, FrameWriter, Frames, MID_END,

@@ -123,7 +123,7 @@ fn came(connected: &Connected, kept: &mut Option<Resumption>) -> Came {
 fn end(ended: ClientEnded) -> Value {
     match ended {
         ClientEnded::Alert(alert) => {
-            let (least, most) = alert.versions();
+            let [least, most] = alert.versions();
             json!({"end": "alert", "alert": [alert.code(), least, most, alert.retry_ms()]})
         }
         ClientEnded::Fault(code) => json!({"end": code.wire()}),

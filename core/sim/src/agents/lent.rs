@@ -3,26 +3,15 @@
 use bytemuck::Zeroable;
 use wardline_core::native::SigningKey;
 use wardline_core::{
-    Access, Ban, Cursor, Digest, Entry, EntryBucket, Event, HalfOpen, Link, NameBucket, Native,
-    NativeSlots, Network, PrefixBucket, PrefixSlot, RESERVE, Session, Slots, Tap, Topic, WheelSlot,
+    Access, Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native, NativeSlots, RESERVE, Slots,
 };
 
 use super::plan::Plan;
+use crate::lent::{self, EVENTS, Sizes};
 
-/// Its tables.
+/// Its tables, beside those of any relay.
 pub(crate) struct Lent {
-    sessions: Vec<Session>,
-    cursors: Vec<Cursor>,
-    prefixes: Vec<PrefixSlot>,
-    buckets: Vec<PrefixBucket>,
-    topics: Vec<Topic>,
-    links: Vec<Link>,
-    bans: [Vec<Ban>; 3],
-    wheel: Vec<WheelSlot>,
-    events: Vec<Event>,
-    scratch: Vec<u8>,
-    exempt: Vec<Network>,
-    pool: Vec<u8>,
+    relay: lent::Lent,
     conns: Vec<Native>,
     entries: Vec<Entry>,
     entry_buckets: Vec<EntryBucket>,
@@ -40,21 +29,16 @@ impl Lent {
     pub(crate) fn new(plan: &Plan) -> Self {
         let limits = &plan.limits;
         let sessions = (limits.connections + RESERVE) as usize;
-        let everybody =
-            ["0.0.0.0", "::"].map(|ip| Network { ip: ip.parse().expect("an address"), bits: 0 });
+        let sizes = Sizes {
+            shards: 1,
+            more_cursors: plan.subs,
+            bans: 8,
+            wheel: 256,
+            events: EVENTS,
+            exempt: true,
+        };
         Self {
-            sessions: vec![Session::zeroed(); sessions],
-            cursors: vec![Cursor::zeroed(); sessions + plan.subs],
-            prefixes: vec![PrefixSlot::zeroed(); sessions],
-            buckets: vec![PrefixBucket::zeroed(); 16],
-            topics: vec![Topic::zeroed(); limits.topics as usize],
-            links: vec![Link::zeroed(); (limits.blocks + limits.segments) as usize],
-            bans: core::array::from_fn(|_| vec![Ban::zeroed(); 8]),
-            wheel: vec![WheelSlot::zeroed(); 256],
-            events: vec![Event::None; 1 << 14],
-            scratch: vec![0; limits.scratch_bytes() as usize],
-            exempt: everybody.to_vec(),
-            pool: vec![0xA5; limits.pool_bytes() as usize],
+            relay: lent::Lent::with(limits, &sizes),
             conns: vec![Native::zeroed(); sessions],
             entries: vec![Entry::zeroed(); plan.entries],
             entry_buckets: vec![EntryBucket::zeroed(); 3],
@@ -72,23 +56,7 @@ impl Lent {
         &'s mut self,
         access: &'s dyn Access,
     ) -> (Slots<'s>, NativeSlots<'s>, &'s mut [u8]) {
-        let [v4, v6, parents] = &mut self.bans;
-        let slots = Slots {
-            sessions: &mut self.sessions,
-            cursors: &mut self.cursors,
-            prefixes: &mut self.prefixes,
-            prefix_buckets: &mut self.buckets,
-            topics: &mut self.topics,
-            links: &mut self.links,
-            bans_v4: v4,
-            bans_v6: v6,
-            bans_parents: parents,
-            wheel: &mut self.wheel,
-            events: &mut self.events,
-            scratch: &mut self.scratch,
-            exempt: &self.exempt,
-            tap: Tap::default(),
-        };
+        let (slots, _, pool) = self.relay.slots();
         let native = NativeSlots {
             conns: &mut self.conns,
             entries: &mut self.entries,
@@ -101,6 +69,6 @@ impl Lent {
             keys: &self.keys,
             access,
         };
-        (slots, native, &mut self.pool)
+        (slots, native, pool)
     }
 }

@@ -92,7 +92,7 @@ impl<'a> Attempt<'a> {
         let hint = self.pin.map_or([0; 32], |pin| *pin.as_bytes());
         let mut hello = Hello::new(self.features, &self.e_c.public(), &self.n_c, &hint);
         if let Some(resume) = self.resume {
-            hello.set_resume(&resume.sid);
+            hello.set_resume_sid(&resume.sid);
             hello.set_proof(&schedule::resume_proof(&resume.rms, &hello).to_bytes());
         }
         // Never with less than it had: a session's server is known, whether or not it was named.

@@ -1,6 +1,6 @@
 //! The six messages of the handshake: exact layouts, strict decoding. PROTOCOL.md 2.2.1.
 
-use crate::native::bytes::{get, is_zero, put, u8_at, u16_at, u32_at, u64_at};
+use crate::native::bytes::{get, is_zero, put, u16_at};
 use crate::native::codes::Code;
 
 /// What every message begins with; the first byte tells this dialect from a line.
@@ -94,6 +94,38 @@ pub fn progress(bytes: &[u8], expected: &[Type]) -> Result<Progress, Code> {
     }
 }
 
+/// A field of a layout: a number, little-endian, or so many bytes.
+trait Field: Sized {
+    fn read(bytes: &[u8], at: usize) -> Self;
+    fn write(&self, bytes: &mut [u8], at: usize);
+}
+
+macro_rules! number {
+    ($($name:ident)*) => {$(
+        impl Field for $name {
+            fn read(bytes: &[u8], at: usize) -> Self {
+                Self::from_le_bytes(get(bytes, at))
+            }
+
+            fn write(&self, bytes: &mut [u8], at: usize) {
+                put(bytes, at, &self.to_le_bytes());
+            }
+        }
+    )*};
+}
+
+number!(u8 u16 u32 u64);
+
+impl<const N: usize> Field for [u8; N] {
+    fn read(bytes: &[u8], at: usize) -> Self {
+        get(bytes, at)
+    }
+
+    fn write(&self, bytes: &mut [u8], at: usize) {
+        put(bytes, at, self);
+    }
+}
+
 /// The session's limits, as the server grants them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Granted {
@@ -107,9 +139,10 @@ pub struct Granted {
     pub bytes_per_s: u32,
 }
 
-impl Granted {
+/// 16 bytes: its numbers in their order.
+impl Field for Granted {
     fn read(bytes: &[u8], at: usize) -> Self {
-        let field = |nth: usize| u32_at(bytes, at.saturating_add(nth.saturating_mul(4)));
+        let field = |nth: usize| u32::read(bytes, at.saturating_add(nth.saturating_mul(4)));
         Self {
             max_payload: field(0),
             idle_ms: field(1),
@@ -118,20 +151,23 @@ impl Granted {
         }
     }
 
-    fn to_bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        put(&mut bytes, 0, &self.max_payload.to_le_bytes());
-        put(&mut bytes, 4, &self.idle_ms.to_le_bytes());
-        put(&mut bytes, 8, &self.msgs_per_s.to_le_bytes());
-        put(&mut bytes, 12, &self.bytes_per_s.to_le_bytes());
-        bytes
+    fn write(&self, bytes: &mut [u8], at: usize) {
+        let fields = [self.max_payload, self.idle_ms, self.msgs_per_s, self.bytes_per_s];
+        for (nth, field) in fields.iter().enumerate() {
+            field.write(bytes, at.saturating_add(nth.saturating_mul(4)));
+        }
     }
 }
 
-/// A message: its bytes, whose header holds.
+/// A message: its bytes, whose header holds, and its fields by their places, each with what reads
+/// it and what writes it.
 macro_rules! message {
-    ($name:ident, $size:literal, $doc:literal) => {
-        #[doc = $doc]
+    (
+        $(#[$doc:meta])*
+        $name:ident, $size:literal:
+        $($(#[$field_doc:meta])* $at:literal $seen:vis $field:ident, $set:ident: $type:ty;)*
+    ) => {
+        $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct $name {
             bytes: [u8; $size],
@@ -170,34 +206,50 @@ macro_rules! message {
             pub const fn as_bytes(&self) -> &[u8; $size] {
                 &self.bytes
             }
+
+            $(
+                $(#[$field_doc])*
+                #[must_use]
+                $seen fn $field(&self) -> $type {
+                    Field::read(&self.bytes, $at)
+                }
+
+                pub(crate) fn $set(&mut self, value: &$type) {
+                    value.write(&mut self.bytes, $at);
+                }
+            )*
         }
     };
 }
 
-message!(Hello, 128, "HELLO: the client's first message.");
-message!(Challenge, 112, "CHALLENGE: the server's answer to a HELLO.");
-message!(Auth, 144, "AUTH: the client's proof.");
-message!(Accept, 112, "ACCEPT: the server's proof, and the session.");
-message!(Resumed, 64, "RESUMED: the old session goes on.");
-message!(Alert, 24, "ALERT: no. A hint, since anybody can write it.");
+message! {
+    /// HELLO: the client's first message.
+    Hello, 128:
+    /// The lowest version that the client speaks.
+    8 pub ver_min, set_ver_min: u8;
+    /// The features that it offers, unknown ones among them.
+    12 pub features, set_features: u32;
+    /// Its X25519 key of this attempt.
+    16 pub e_c, set_e_c: [u8; 32];
+    /// Its nonce of this attempt.
+    48 pub n_c, set_n_c: [u8; 16];
+    /// The server that it expects; zeros: any.
+    64 pub hint, set_hint: [u8; 32];
+    /// The session that it wants back; zeros: none.
+    96 pub resume_sid, set_resume_sid: [u8; 16];
+    /// The proof that it has that session's secret.
+    112 pub proof, set_proof: [u8; 16];
+}
 
 impl Hello {
     pub(crate) fn new(features: u32, e_c: &[u8; 32], n_c: &[u8; 16], hint: &[u8; 32]) -> Self {
         let mut hello = Self::blank();
-        put(&mut hello.bytes, 8, &[VERSION]);
-        put(&mut hello.bytes, 12, &features.to_le_bytes());
-        put(&mut hello.bytes, 16, e_c);
-        put(&mut hello.bytes, 48, n_c);
-        put(&mut hello.bytes, 64, hint);
+        hello.set_ver_min(&VERSION);
+        hello.set_features(&features);
+        hello.set_e_c(e_c);
+        hello.set_n_c(n_c);
+        hello.set_hint(hint);
         hello
-    }
-
-    pub(crate) fn set_resume(&mut self, sid: &[u8; 16]) {
-        put(&mut self.bytes, 96, sid);
-    }
-
-    pub(crate) fn set_proof(&mut self, proof: &[u8; 16]) {
-        put(&mut self.bytes, 112, proof);
     }
 
     fn check(&self) -> Result<(), Code> {
@@ -210,48 +262,27 @@ impl Hello {
         }
         Ok(())
     }
+}
 
-    /// The lowest version that the client speaks.
-    #[must_use]
-    pub fn ver_min(&self) -> u8 {
-        u8_at(&self.bytes, 8)
-    }
-
-    /// The features that it offers, unknown ones among them.
-    #[must_use]
-    pub fn features(&self) -> u32 {
-        u32_at(&self.bytes, 12)
-    }
-
-    /// Its X25519 key of this attempt.
-    #[must_use]
-    pub fn e_c(&self) -> [u8; 32] {
-        get(&self.bytes, 16)
-    }
-
-    /// Its nonce of this attempt.
-    #[must_use]
-    pub fn n_c(&self) -> [u8; 16] {
-        get(&self.bytes, 48)
-    }
-
-    /// The server that it expects; zeros: any.
-    #[must_use]
-    pub fn hint(&self) -> [u8; 32] {
-        get(&self.bytes, 64)
-    }
-
-    /// The session that it wants back; zeros: none.
-    #[must_use]
-    pub fn resume_sid(&self) -> [u8; 16] {
-        get(&self.bytes, 96)
-    }
-
-    /// The proof that it has that session's secret.
-    #[must_use]
-    pub fn proof(&self) -> [u8; 16] {
-        get(&self.bytes, 112)
-    }
+message! {
+    /// CHALLENGE: the server's answer to a HELLO.
+    Challenge, 112:
+    /// The features that the server chose of those offered.
+    8 pub features, set_features: u32;
+    /// How many zero bits a solution begins with.
+    12 pub puzzle_bits, set_puzzle_bits: u8;
+    /// The lowest version that the server speaks.
+    13 pub ver_min, set_ver_min: u8;
+    /// The highest version that the server speaks.
+    14 pub ver_max, set_ver_max: u8;
+    /// The server's X25519 key.
+    16 pub e_s, set_e_s: [u8; 32];
+    /// The server's nonce of this attempt.
+    48 pub n_s, set_n_s: [u8; 16];
+    /// Who the server says it is.
+    64 pub server_id, set_server_id: [u8; 32];
+    /// The server's clock, in milliseconds since 1970. Believed only once the server proved itself.
+    96 pub(crate) time_ms, set_time_ms: u64;
 }
 
 impl Challenge {
@@ -264,12 +295,14 @@ impl Challenge {
         time_ms: u64,
     ) -> Self {
         let mut challenge = Self::blank();
-        put(&mut challenge.bytes, 8, &features.to_le_bytes());
-        put(&mut challenge.bytes, 12, &[puzzle_bits, VERSION, VERSION]);
-        put(&mut challenge.bytes, 16, e_s);
-        put(&mut challenge.bytes, 48, n_s);
-        put(&mut challenge.bytes, 64, server);
-        put(&mut challenge.bytes, 96, &time_ms.to_le_bytes());
+        challenge.set_features(&features);
+        challenge.set_puzzle_bits(&puzzle_bits);
+        challenge.set_ver_min(&VERSION);
+        challenge.set_ver_max(&VERSION);
+        challenge.set_e_s(e_s);
+        challenge.set_n_s(n_s);
+        challenge.set_server_id(server);
+        challenge.set_time_ms(&time_ms);
         challenge
     }
 
@@ -280,53 +313,23 @@ impl Challenge {
             Err(Code::ReservedBits)
         }
     }
+}
 
-    /// The features that the server chose of those offered.
-    #[must_use]
-    pub fn features(&self) -> u32 {
-        u32_at(&self.bytes, 8)
-    }
-
-    /// How many zero bits a solution begins with.
-    #[must_use]
-    pub fn puzzle_bits(&self) -> u8 {
-        u8_at(&self.bytes, 12)
-    }
-
-    /// The lowest version that the server speaks.
-    #[must_use]
-    pub fn ver_min(&self) -> u8 {
-        u8_at(&self.bytes, 13)
-    }
-
-    /// The highest version that the server speaks.
-    #[must_use]
-    pub fn ver_max(&self) -> u8 {
-        u8_at(&self.bytes, 14)
-    }
-
-    /// The server's X25519 key.
-    #[must_use]
-    pub fn e_s(&self) -> [u8; 32] {
-        get(&self.bytes, 16)
-    }
-
-    /// The server's nonce of this attempt.
-    #[must_use]
-    pub fn n_s(&self) -> [u8; 16] {
-        get(&self.bytes, 48)
-    }
-
-    /// Who the server says it is.
-    #[must_use]
-    pub fn server_id(&self) -> [u8; 32] {
-        get(&self.bytes, 64)
-    }
-
-    /// The server's clock, in milliseconds since 1970. Believed only once the server proved itself.
-    pub(crate) fn time_ms(&self) -> u64 {
-        u64_at(&self.bytes, 96)
-    }
+message! {
+    /// AUTH: the client's proof.
+    Auth, 144:
+    /// What solves the puzzle.
+    8 pub solution, set_solution: u64;
+    /// Who the client says it is.
+    16 pub client_id, set_client_id: [u8; 32];
+    /// Which of its devices.
+    48 pub device, set_device: u32;
+    /// The largest record body that it takes.
+    52 pub recv_max, set_recv_max: u32;
+    /// When the program started, by its own clock; grows with each start.
+    56 pub epoch_ms, set_epoch_ms: u64;
+    64 pub(crate) sig_c, set_sig_c: [u8; 64];
+    128 pub(crate) mac_c, set_mac_c: [u8; 16];
 }
 
 impl Auth {
@@ -343,20 +346,12 @@ impl Auth {
         epoch_ms: u64,
     ) -> Self {
         let mut auth = Self::blank();
-        put(&mut auth.bytes, 8, &solution.to_le_bytes());
-        put(&mut auth.bytes, 16, client);
-        put(&mut auth.bytes, 48, &device.to_le_bytes());
-        put(&mut auth.bytes, 52, &recv_max.to_le_bytes());
-        put(&mut auth.bytes, 56, &epoch_ms.to_le_bytes());
+        auth.set_solution(&solution);
+        auth.set_client_id(client);
+        auth.set_device(&device);
+        auth.set_recv_max(&recv_max);
+        auth.set_epoch_ms(&epoch_ms);
         auth
-    }
-
-    pub(crate) fn set_sig_c(&mut self, signature: &[u8; 64]) {
-        put(&mut self.bytes, 64, signature);
-    }
-
-    pub(crate) fn set_mac_c(&mut self, tag: &[u8; 16]) {
-        put(&mut self.bytes, 128, tag);
     }
 
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the other messages'")]
@@ -364,44 +359,15 @@ impl Auth {
         // Nothing of it is reserved; what its fields hold is asked once it is proved whose it is.
         Ok(())
     }
+}
 
-    /// What solves the puzzle.
-    #[must_use]
-    pub fn solution(&self) -> u64 {
-        u64_at(&self.bytes, 8)
-    }
-
-    /// Who the client says it is.
-    #[must_use]
-    pub fn client_id(&self) -> [u8; 32] {
-        get(&self.bytes, 16)
-    }
-
-    /// Which of its devices.
-    #[must_use]
-    pub fn device(&self) -> u32 {
-        u32_at(&self.bytes, 48)
-    }
-
-    /// The largest record body that it takes.
-    #[must_use]
-    pub fn recv_max(&self) -> u32 {
-        u32_at(&self.bytes, 52)
-    }
-
-    /// When the program started, by its own clock; grows with each start.
-    #[must_use]
-    pub fn epoch_ms(&self) -> u64 {
-        u64_at(&self.bytes, 56)
-    }
-
-    pub(crate) fn sig_c(&self) -> [u8; 64] {
-        get(&self.bytes, 64)
-    }
-
-    pub(crate) fn mac_c(&self) -> [u8; 16] {
-        get(&self.bytes, 128)
-    }
+message! {
+    /// ACCEPT: the server's proof, and the session.
+    Accept, 112:
+    8 pub(crate) handle, set_handle: u64;
+    16 pub(crate) granted, set_granted: Granted;
+    32 pub(crate) sig_s, set_sig_s: [u8; 64];
+    96 pub(crate) mac_s, set_mac_s: [u8; 16];
 }
 
 impl Accept {
@@ -412,39 +378,25 @@ impl Accept {
 
     pub(crate) fn new(handle: u64, granted: Granted) -> Self {
         let mut accept = Self::blank();
-        put(&mut accept.bytes, 8, &handle.to_le_bytes());
-        put(&mut accept.bytes, 16, &granted.to_bytes());
+        accept.set_handle(&handle);
+        accept.set_granted(&granted);
         accept
-    }
-
-    pub(crate) fn set_sig_s(&mut self, signature: &[u8; 64]) {
-        put(&mut self.bytes, 32, signature);
-    }
-
-    pub(crate) fn set_mac_s(&mut self, tag: &[u8; 16]) {
-        put(&mut self.bytes, 96, tag);
     }
 
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the other messages'")]
     const fn check(&self) -> Result<(), Code> {
         Ok(())
     }
+}
 
-    pub(crate) fn handle(&self) -> u64 {
-        u64_at(&self.bytes, 8)
-    }
-
-    pub(crate) fn granted(&self) -> Granted {
-        Granted::read(&self.bytes, 16)
-    }
-
-    pub(crate) fn sig_s(&self) -> [u8; 64] {
-        get(&self.bytes, 32)
-    }
-
-    pub(crate) fn mac_s(&self) -> [u8; 16] {
-        get(&self.bytes, 96)
-    }
+message! {
+    /// RESUMED: the old session goes on.
+    Resumed, 64:
+    8 pub(crate) handle, set_handle: u64;
+    /// The server's nonce of this attempt.
+    16 pub n_s, set_n_s: [u8; 16];
+    32 pub(crate) granted, set_granted: Granted;
+    48 pub(crate) mac_s, set_mac_s: [u8; 16];
 }
 
 impl Resumed {
@@ -453,32 +405,27 @@ impl Resumed {
 
     pub(crate) fn new(handle: u64, n_s: &[u8; 16], granted: Granted) -> Self {
         let mut resumed = Self::blank();
-        put(&mut resumed.bytes, 8, &handle.to_le_bytes());
-        put(&mut resumed.bytes, 16, n_s);
-        put(&mut resumed.bytes, 32, &granted.to_bytes());
+        resumed.set_handle(&handle);
+        resumed.set_n_s(n_s);
+        resumed.set_granted(&granted);
         resumed
-    }
-
-    pub(crate) fn set_mac_s(&mut self, tag: &[u8; 16]) {
-        put(&mut self.bytes, 48, tag);
     }
 
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the other messages'")]
     const fn check(&self) -> Result<(), Code> {
         Ok(())
     }
+}
 
-    pub(crate) fn handle(&self) -> u64 {
-        u64_at(&self.bytes, 8)
-    }
-
-    pub(crate) fn granted(&self) -> Granted {
-        Granted::read(&self.bytes, 32)
-    }
-
-    pub(crate) fn mac_s(&self) -> [u8; 16] {
-        get(&self.bytes, 48)
-    }
+message! {
+    /// ALERT: no. A hint, since anybody can write it.
+    Alert, 24:
+    /// Its number: a [`Code`]'s, or one that this version does not know.
+    8 pub code, set_code: u16;
+    /// The lowest and the highest version that the server speaks.
+    10 pub versions, set_versions: [u8; 2];
+    /// When to come back; 0: not said.
+    12 pub retry_ms, set_retry_ms: u32;
 }
 
 impl Alert {
@@ -486,31 +433,13 @@ impl Alert {
     #[must_use]
     pub fn new(code: Code, retry_ms: u32) -> Self {
         let mut alert = Self::blank();
-        put(&mut alert.bytes, 8, &code.wire().to_le_bytes());
-        put(&mut alert.bytes, 10, &[VERSION, VERSION]);
-        put(&mut alert.bytes, 12, &retry_ms.to_le_bytes());
+        alert.set_code(&code.wire());
+        alert.set_versions(&[VERSION, VERSION]);
+        alert.set_retry_ms(&retry_ms);
         alert
     }
 
     fn check(&self) -> Result<(), Code> {
         if is_zero(&self.bytes, 16, 8) { Ok(()) } else { Err(Code::ReservedBits) }
-    }
-
-    /// Its number: a [`Code`]'s, or one that this version does not know.
-    #[must_use]
-    pub fn code(&self) -> u16 {
-        u16_at(&self.bytes, 8)
-    }
-
-    /// The lowest and the highest version that the server speaks.
-    #[must_use]
-    pub fn versions(&self) -> (u8, u8) {
-        (u8_at(&self.bytes, 10), u8_at(&self.bytes, 11))
-    }
-
-    /// When to come back; 0: not said.
-    #[must_use]
-    pub fn retry_ms(&self) -> u32 {
-        u32_at(&self.bytes, 12)
     }
 }

@@ -484,7 +484,7 @@ fn the_server_asks_in_its_order_and_a_no_ends_it() {
     assert_eq!(ended(no_handle.map(drop)).code, Code::Internal);
     let alert = Ended { code: Code::Rate, retry_ms: 77 }.alert();
     let read = Alert::decode(alert.as_bytes()).expect("an ALERT");
-    assert_eq!((read.code(), read.retry_ms(), read.versions()), (0x40, 77, (1, 1)));
+    assert_eq!((read.code(), read.retry_ms(), read.versions()), (0x40, 77, [1, 1]));
 }
 
 #[test]
