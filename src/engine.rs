@@ -4,7 +4,9 @@
 use std::fmt::Write;
 use std::net::TcpListener;
 
-use wardline_core::{ConfigError, Limits, LinkSlots, NativeSlots, Pool, Relay, Slots, TopicId};
+use wardline_core::{
+    ConfigError, Homes, Limits, LinkSlots, NativeSlots, Pool, Relay, Slots, TopicId,
+};
 use wardline_host::clock::{self, Clock};
 use wardline_host::links::Links;
 use wardline_host::net::{Listen, Listener, ShardListeners, Tuning};
@@ -119,6 +121,7 @@ pub(crate) struct Stage<'s> {
     pub(crate) limits: Limits,
     pub(crate) slots: Slots<'s>,
     pub(crate) tables: LinkSlots<'s>,
+    pub(crate) homes: Homes,
     /// What native clients are served with, where some can come.
     pub(crate) native: Option<NativeSlots<'s>>,
     pub(crate) pool: &'s mut [u8],
@@ -138,10 +141,11 @@ pub(crate) fn serve(
     stage: Stage<'_>,
     started: impl FnOnce(),
 ) -> Result<(), Failure> {
-    let Stage { limits, slots, tables, native, pool, seed, native_seed, .. } = stage;
+    let Stage { limits, slots, tables, homes, native, pool, seed, native_seed, .. } = stage;
     let Stage { listens, listeners, clock, tuning, orders, links, .. } = stage;
     let shard = links.shard();
     let native = native.map(|native| (native, native_seed));
+    let tables = (tables, homes);
     let make = Make { limits, slots, tables, native, shard, seed, clock, listens, listeners };
     let rest = Rest { clock, tuning, orders, links };
     let served = match engine {
@@ -168,7 +172,7 @@ struct Rest<'s> {
 struct Make<'s> {
     limits: Limits,
     slots: Slots<'s>,
-    tables: LinkSlots<'s>,
+    tables: (LinkSlots<'s>, Homes),
     native: Option<(NativeSlots<'s>, [u8; 32])>,
     shard: u8,
     seed: [u8; 32],
@@ -183,36 +187,39 @@ type Made<'s, P> = (Relay<'s, P>, Vec<(TcpListener, TopicId)>);
 impl<'s> Make<'s> {
     fn relay<P: Pool>(self, pool: P) -> Result<Made<'s, P>, Failure> {
         let unfit = |error: ConfigError| Failure::Settings(error.to_string());
-        let Self { limits, slots, tables, native, shard, .. } = self;
+        let Self { limits, slots, tables: (tables, homes), native, shard, .. } = self;
         let Self { seed, clock, listens, listeners, .. } = self;
         let mut relay = Relay::new(limits, slots, pool, seed, clock.now()).map_err(unfit)?;
         if !tables.peers.is_empty() {
-            relay.join(shard, tables).map_err(unfit)?;
+            relay.join(shard, tables, homes).map_err(unfit)?;
         }
         if let Some((native, seed)) = native {
             relay.speak_native(native, seed, clock::unix_ms()).map_err(unfit)?;
         }
         // The same names in the same order everywhere, whether the shard listens there or not.
-        let mut topics = Vec::with_capacity(listens.len());
-        for listen in listens {
-            let dialects = listen.dialects();
-            if !dialects.line() {
-                topics.push(relay.listen_native().map_err(unfit)?);
-                continue;
-            }
+        for listen in listens.iter().filter(|listen| listen.dialects().line()) {
             let topic = relay.listen(listen.topic()).map_err(unfit)?;
-            let topic = if dialects.native() { topic.mixed() } else { topic };
             if let Some(coalesce) = listen.coalesce() {
                 relay.set_coalesce(topic, coalesce).map_err(unfit)?;
             }
-            topics.push(topic);
         }
         let ShardListeners { shared, own } = listeners;
-        let door = |(listener, topic): (Listener, &TopicId)| (listener.socket, *topic);
-        let doors = shared.into_iter().zip(&topics).map(door);
-        let doors = doors.chain(own.into_iter().zip(&topics).map(door)).collect();
+        let mut doors = Vec::with_capacity(shared.len() + own.len());
+        for Listener { listen, socket, .. } in shared.into_iter().chain(own) {
+            doors.push((socket, door(&mut relay, &listen).map_err(unfit)?));
+        }
         Ok((relay, doors))
     }
+}
+
+/// The topic of a listener's connections.
+fn door<P: Pool>(relay: &mut Relay<'_, P>, listen: &Listen) -> Result<TopicId, ConfigError> {
+    let dialects = listen.dialects();
+    if !dialects.line() {
+        return relay.listen_native();
+    }
+    let topic = relay.listen(listen.topic())?;
+    Ok(if dialects.native() { topic.mixed() } else { topic })
 }
 
 /// Those of Linux.

@@ -45,15 +45,6 @@ pub(crate) fn prepare(loaded: &mut Loaded) -> Result<(Option<Native>, Said), Fai
     if !loaded.settings.server.listen.iter().any(|listen| listen.dialects().native()) {
         return Ok((None, said));
     }
-    if loaded.settings.server.shards.count() > 1 {
-        let why = "native clients are served by one shard; server.shards is more";
-        if *loaded.origin("server.listen") != Origin::Default {
-            return Err(Failure::Settings(format!("server.listen: {why}")));
-        }
-        loaded.settings.server.listen.retain(|listen| !listen.dialects().native());
-        said.warnings.push(format!("no native listener: {why}"));
-        return Ok((None, said));
-    }
     let key = match key(&loaded.settings.native, state_directory()) {
         Ok((key, made)) => {
             said.notes.extend(made.map(|path| {

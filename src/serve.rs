@@ -194,6 +194,9 @@ fn start_line(
     let _ = write!(line, "; engine {engine}");
     if shards > 1 {
         let _ = write!(line, "; {shards} shards");
+        if listeners.iter().any(|listener| listener.listen.dialects().native()) {
+            line.push_str(", native sessions on shard 0");
+        }
     }
     if let Some(identity) = identity {
         let _ = write!(line, "; identity ed25519:{identity}");
@@ -264,6 +267,8 @@ mod tests {
             line.ends_with(&format!("; try: wardline sub main -s native://{native}")),
             "{line}"
         );
+        let line = start_line(&listeners, "ring", 2, Some(&key));
+        assert!(line.contains("; 2 shards, native sessions on shard 0; identity "), "{line}");
     }
 
     #[test]

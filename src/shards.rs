@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
-use wardline_core::{Limits, Tap};
+use wardline_core::{Homes, Limits, Tap};
 use wardline_host::clock::{self, Clock};
 use wardline_host::links::{self, Links};
 use wardline_host::logging::name_shard;
@@ -123,7 +123,7 @@ impl Shard<'_> {
         let Common { settings, engine, tuning, clock, shards, native, orders, .. } = *common;
         let failed = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
         // Here and not before, so that its memory is near its core where that makes a difference.
-        let sizes = Sizes::of_shard(&limits, settings, shards);
+        let sizes = Sizes::of_shard(&limits, settings, (links.shard(), shards));
         let exempt = &settings.quarantine.exempt;
         let mut lent = Lent::reserve(&sizes, exempt).map_err(|error| failed(&error))?;
         let log = &settings.log;
@@ -141,12 +141,16 @@ impl Shard<'_> {
         let native_seed = clock::seed().map_err(|error| failed(&error))?;
         let mine = orders.get(usize::from(links.shard()));
         let orders = mine.ok_or_else(|| failed(&"a shard without orders"))?;
-        links.share_doors(listeners.shared.len());
+        let shared = listeners.shared.iter().map(|listener| !listener.listen.dialects().native());
+        links.share_doors(shared);
+        // Sessions are all on the first shard, and so is the order of what they read and say.
+        let homes = if who.is_some() { Homes::First } else { Homes::ByName };
         let listens = &settings.server.listen;
         let stage = Stage {
             limits,
             slots,
             tables,
+            homes,
             native,
             pool,
             seed,

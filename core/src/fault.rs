@@ -177,7 +177,7 @@ impl ConfigError {
             Self::NativeBytes => {
                 "native.max_payload must be at most a quarter of the pool and half of a log"
             }
-            Self::NativeShards => "native listeners need server.shards = 1",
+            Self::NativeShards => "native sessions are on the shard that is home to all topics",
             Self::NativeKey => "a native listener needs a key",
             Self::Full => "no slot is left for another topic or listener",
         }

@@ -61,7 +61,7 @@ pub use limits::{
     COALESCE_MAX, LagRule, Limits, LineLimits, NativeLimits, QuarantineLimits, RESERVE, Slowdown,
 };
 pub use link::{
-    Far, Feed, HEADER as LINK_HEADER, LinkSlots, LinkTaken, Peer, Ring, SHARDS_MAX, home_of,
+    Far, Feed, HEADER as LINK_HEADER, Homes, LinkSlots, LinkTaken, Peer, Ring, SHARDS_MAX, home_of,
 };
 pub use prefix::{Network, Prefix, PrefixBucket, PrefixSlot};
 pub use pump::{Carrier, Next, Started, pump, send};

@@ -290,6 +290,68 @@ const ESCAPES: [u8; 256] = {
     table
 };
 
+/// What stands of a line in a whole envelope of ours: its content, still escaped.
+#[cfg(feature = "native-sessions")]
+pub(crate) fn escaped_content(envelope: &[u8]) -> Option<&[u8]> {
+    let rest = envelope.strip_prefix(OPEN)?.strip_suffix(CLOSE)?;
+    // No address has a quote: the last one ends what stands before it.
+    let quote = memchr::memrchr(b'"', rest)?;
+    rest.get(..=quote)?.strip_suffix(MIDDLE)
+}
+
+/// How many bytes what we escaped has without its escapes.
+#[cfg(feature = "native-sessions")]
+pub(crate) fn unescaped_len(escaped: &[u8]) -> usize {
+    let (mut len, mut rest) = (escaped.len(), escaped);
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        let (_, escape) = unescape_one(rest.get(at..).unwrap_or_default());
+        len = len.saturating_sub(escape.saturating_sub(1));
+        rest = rest.get(at.saturating_add(escape)..).unwrap_or_default();
+    }
+    len
+}
+
+/// What we escaped as it was before; in `room`, which is to hold as much, if there is anything to
+/// be undone.
+#[cfg(feature = "native-sessions")]
+pub(crate) fn unescape<'a>(escaped: &'a [u8], room: &'a mut [u8]) -> &'a [u8] {
+    if memchr::memchr(b'\\', escaped).is_none() {
+        return escaped;
+    }
+    let (mut done, mut rest) = (0_usize, escaped);
+    while !rest.is_empty() {
+        let at = memchr::memchr(b'\\', rest).unwrap_or(rest.len());
+        let (plain, tail) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+        done = done.saturating_add(copy(room.get_mut(done..).unwrap_or_default(), plain));
+        rest = tail;
+        if !tail.is_empty() {
+            let (byte, escape) = unescape_one(tail);
+            done = done.saturating_add(copy(room.get_mut(done..).unwrap_or_default(), &[byte]));
+            rest = tail.get(escape..).unwrap_or_default();
+        }
+    }
+    room.get(..done).unwrap_or_default()
+}
+
+/// The byte of the escape that `tail` begins with, and how long that is.
+#[cfg(feature = "native-sessions")]
+fn unescape_one(tail: &[u8]) -> (u8, usize) {
+    let digit = |at: usize| match tail.get(at) {
+        Some(digit @ b'0'..=b'9') => digit.wrapping_sub(b'0'),
+        Some(digit) => digit.wrapping_sub(b'a').wrapping_add(10) & 0xF,
+        None => 0,
+    };
+    match tail.get(1).copied().unwrap_or(0) {
+        b'u' => ((digit(4) << 4) | digit(5), 6),
+        b'b' => (0x08, 2),
+        b't' => (b'\t', 2),
+        b'n' => (b'\n', 2),
+        b'f' => (0x0C, 2),
+        b'r' => (b'\r', 2),
+        byte => (byte, 2),
+    }
+}
+
 /// An envelope that was measured and not yet written.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope<'a> {
@@ -455,6 +517,38 @@ mod tests {
             envelope("é\u{2028}😀/".as_bytes(), "[::1]:65535"),
             "{\"content\":\"é\u{2028}😀/\",\"remote_addr\":\"[::1]:65535\"}\n".as_bytes()
         );
+    }
+
+    #[cfg(feature = "native-sessions")]
+    #[test]
+    fn what_was_escaped_is_found_and_undone() {
+        let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut draw = |end: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % end
+        };
+        let specials: Vec<char> = (0..0x20_u8).map(char::from).chain("\"\\u".chars()).collect();
+        let plain = ["x", "u", "\u{7f}", "\u{80}", "\u{2028}", "é", "😀", "\",\"remote_addr\":\""];
+        for round in 0..20_000 {
+            let (len, rare) = (draw(60), 1 + draw(30));
+            let mut said = String::new();
+            for _ in 0..len {
+                match draw(rare) {
+                    0 => said.push(specials[draw(specials.len() as u64) as usize]),
+                    _ => said.push_str(plain[draw(plain.len() as u64) as usize]),
+                }
+            }
+            let sender = if round % 2 == 0 { "127.0.0.1:9" } else { "[1:2::3]:65535" };
+            let whole = envelope(said.as_bytes(), sender);
+            let escaped = escaped_content(&whole).expect("an envelope");
+            assert_eq!(escaped.len(), escaped_len(said.as_bytes()));
+            assert_eq!(unescaped_len(escaped), said.len());
+            let mut room = vec![0xEE; said.len()];
+            assert_eq!(unescape(escaped, &mut room), said.as_bytes(), "{said:?}");
+        }
+        for broken in [&b""[..], b"x\n", b"{\"content\":\"x\"}\n", &envelope(b"x", "[::]:1")[1..]] {
+            assert_eq!(escaped_content(broken), None);
+        }
     }
 
     #[test]

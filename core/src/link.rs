@@ -49,6 +49,28 @@ pub enum Ring {
     Publish,
 }
 
+/// Which shard gives a topic its order. The same for all shards of a process: they find out for
+/// themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Homes {
+    /// Each topic has one by its name: [`home_of`].
+    #[default]
+    ByName,
+    /// The first shard is home to all of them. It may speak the native dialect, and has all of that.
+    First,
+}
+
+impl Homes {
+    /// The home of a topic.
+    #[must_use]
+    pub const fn home_of(self, name: &[u8], shards: u8) -> u8 {
+        match self {
+            Self::ByName => home_of(name, shards),
+            Self::First => 0,
+        }
+    }
+}
+
 /// What became of the bytes that a ring brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkTaken {
@@ -93,6 +115,8 @@ pub const fn home_of(name: &[u8], shards: u8) -> u8 {
 pub(crate) struct OutRun {
     pub(crate) topic: Ref,
     pub(crate) author: Ref,
+    /// Which connection of that slot wrote them.
+    pub(crate) generation: u32,
     pub(crate) messages: u32,
     pub(crate) bytes: u32,
 }
@@ -330,6 +354,7 @@ pub(crate) struct Header {
     pub(crate) messages: u32,
     /// Bytes of content.
     pub(crate) len: u32,
+    /// Which subscription; of lines, which connection the author's slot had then.
     pub(crate) epoch: u32,
     pub(crate) number: u64,
 }

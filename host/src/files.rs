@@ -33,15 +33,17 @@ pub fn write_ports(path: &Path, listeners: &[Listener]) -> io::Result<()> {
     write_whole(path, &urls)
 }
 
-/// The same for shards: first the listeners that they share, as for one, then those that lead to
-/// one shard alone, each with its name: `line://127.0.0.1:4711/main shard-0`.
+/// The same for shards: first the listeners of the settings, as for one, then each shard's own.
+/// What leads to one shard alone is followed by its name: `line://127.0.0.1:4711/main shard-0`. So
+/// do listeners that take native clients, and no shard has own ones for them.
 ///
 /// # Errors
 /// The system's.
 pub fn write_shard_ports(path: &Path, shards: &[ShardListeners]) -> io::Result<()> {
     let mut urls = String::new();
     for listener in shards.first().map(|first| &first.shared[..]).unwrap_or_default() {
-        urls.push_str(&format!("{}\n", listener.listen));
+        let only = if listener.listen.dialects().native() { " shard-0" } else { "" };
+        urls.push_str(&format!("{}{only}\n", listener.listen));
     }
     for (nth, shard) in shards.iter().enumerate() {
         for listener in &shard.own {

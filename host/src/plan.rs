@@ -24,6 +24,8 @@ pub struct Plan {
     pub items: Vec<Item>,
     /// Threads that relay; `items` are of all of them together.
     pub shards: u8,
+    /// Bytes of the first shard, and of each other one.
+    each_shard: [u64; 2],
     /// What the kernel may take for sockets.
     pub kernel: Kernel,
 }
@@ -97,14 +99,23 @@ impl Plan {
         let log = &loaded.settings.log;
         let shards = loaded.settings.server.shards.count();
         let limits = &per_shard(&loaded.limits, shards);
-        let lent = Sizes::of_shard(limits, &loaded.settings, shards);
+        let [lent, other] = [0, 1].map(|nth| {
+            // The first one has all that is native.
+            Sizes::of_shard(limits, &loaded.settings, (nth, shards))
+        });
         let times = |group: &str| if group == "process" { 1 } else { u64::from(shards) };
         let item = |group, name, count: u64, each| {
             let count = count.saturating_mul(times(group));
             Item { group, name, count, each }
         };
         let mut items = Vec::new();
-        for (name, count, each) in lent.tables() {
+        let others = usize::from(shards.saturating_sub(1));
+        let mut each_shard = [0, 0];
+        for ((name, first, each), (_, other, _)) in lent.tables().into_iter().zip(other.tables()) {
+            for (sum, count) in each_shard.iter_mut().zip([first, other]) {
+                *sum += count.saturating_mul(each) as u64;
+            }
+            let count = first.saturating_add(other.saturating_mul(others));
             match name {
                 "pool" => {
                     let (blocks, segments) = (limits.blocks.into(), limits.segments.into());
@@ -117,7 +128,10 @@ impl Plan {
                     ));
                 }
                 _ if count == 0 => {}
-                _ => items.push(item("lent", name, count as u64, each as u64)),
+                _ => {
+                    let (count, each) = (count as u64, each as u64);
+                    items.push(Item { group: "lent", name, count, each });
+                }
             }
         }
         let connections = lent.sessions as u64;
@@ -130,6 +144,9 @@ impl Plan {
             let scratch = limits.record_bytes_max().max(64 << 10) as u64;
             items.push(item("engine", "link scratch", 1, scratch));
         }
+        let engines: u64 =
+            items.iter().filter(|item| item.group == "engine").map(Item::bytes).sum();
+        each_shard.iter_mut().for_each(|sum| *sum += engines / u64::from(shards));
         let places = u64::from(log.stderr) + u64::from(log.file.is_some());
         items.push(item("process", "log queue", places, logging::QUEUE_BYTES));
         items.push(item("process", "code, runtime, stacks", 1, PROCESS_BYTES));
@@ -139,7 +156,7 @@ impl Plan {
             buffers_each: buffer_bytes_max(),
             machine: machine_bytes_max(),
         };
-        Self { engine, items, shards, kernel }
+        Self { engine, items, shards, each_shard, kernel }
     }
 
     /// Bytes that the process reserves in all.
@@ -199,10 +216,14 @@ impl fmt::Display for Plan {
             writeln!(f, "{group:<56}{:>14}", short(self.group(group)))?;
         }
         if self.shards > 1 {
-            let shards = u64::from(self.shards);
-            let part = (self.group("lent") + self.group("engine")) / shards;
-            let name = format!("each of {shards} shards, of the first two");
-            writeln!(f, "{name:<56}{:>14}", short(part))?;
+            let (shards, [first, other]) = (self.shards, self.each_shard);
+            let mut row = |name: String, bytes| writeln!(f, "{name:<56}{:>14}", short(bytes));
+            if first == other {
+                row(format!("each of {shards} shards, of the first two"), first)?;
+            } else {
+                row("shard 0, which has all native sessions, of the first two".to_owned(), first)?;
+                row(format!("each of {} more shards", shards.saturating_sub(1)), other)?;
+            }
         }
         writeln!(f, "{:<56}{:>14}", "in all, at most", short(self.total()))?;
         writeln!(f, "\nEngine {}. Untouched memory is not resident.\n", self.engine.name())?;

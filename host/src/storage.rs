@@ -83,17 +83,17 @@ impl Sizes {
     /// What a relay needs that is built to these settings.
     #[must_use]
     pub fn of(limits: &Limits, settings: &Settings) -> Self {
-        Self::of_shard(limits, settings, 1)
+        Self::of_shard(limits, settings, (0, 1))
     }
 
-    /// What one of several shards needs: see [`per_shard`].
+    /// What a shard needs, of so many: see [`per_shard`]. The first one has all that is native.
     #[must_use]
-    pub fn of_shard(limits: &Limits, settings: &Settings, shards: u8) -> Self {
+    pub fn of_shard(limits: &Limits, settings: &Settings, (shard, shards): (u8, u8)) -> Self {
         let (shards, topics) = (usize::from(shards.max(1)), limits.topics as usize);
         let linked = if shards > 1 { topics } else { 0 };
         let sessions = limits.connections as usize + RESERVE as usize;
         let bans = |entries: u32| (entries as usize).next_multiple_of(BAN_SET);
-        let native = shards == 1 && settings.speaks_native();
+        let native = shard == 0 && settings.speaks_native();
         let only = |size: usize| if native { size } else { 0 };
         let entries = settings.native.resume_entries as usize + sessions;
         Self {
@@ -399,6 +399,17 @@ mod tests {
             assert_eq!(count * each, bytes, "{name}");
         }
         assert_eq!(slots.exempt.len(), 2);
+    }
+
+    #[test]
+    fn the_first_shard_has_all_that_is_native() {
+        let (limits, settings) = (Limits::DEFAULT, Settings::default());
+        let [first, other] = [0, 1].map(|nth| Sizes::of_shard(&limits, &settings, (nth, 2)));
+        assert_eq!(first.natives, first.sessions);
+        assert_eq!((other.natives, other.entries, other.native_text), (0, 0, 0));
+        let feeds = limits.topics as usize;
+        assert_eq!(first.cursors, first.sessions + feeds + SUBSCRIPTIONS);
+        assert_eq!(other.cursors, other.sessions + feeds);
     }
 
     #[test]

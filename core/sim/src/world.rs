@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use wardline_core::{ConnId, Gather, Instant, Reason, Relay};
+use wardline_core::{ConnId, Gather, Homes, Instant, Reason, Relay};
 
 use crate::lent::Lent;
 use crate::peer::Peer;
@@ -65,7 +65,7 @@ impl<'s, 'b> World<'s, 'b> {
         let now = Instant::from_nanos(now_ns);
         let mut relay = Relay::new(limits, slots, pool, [7; 32], now).expect("a plan that works");
         if shards > 1 {
-            relay.join(shard as u8, links).expect("slots for its links");
+            relay.join(shard as u8, links, Homes::ByName).expect("slots for its links");
         }
         let topics = Self::topics(&plan).into_iter().map(|name| {
             let id = relay.listen(name).expect("a topic");

@@ -15,8 +15,8 @@ use crate::fault::{ConfigError, PeerFault, invariant_failed};
 use crate::id::Ref;
 use crate::line::Envelope;
 use crate::link::{
-    BanNote, FEED_BYTES, Far, Feed, HEADER, Header, LinkSlots, OUT_BYTES_MAX, OutRun, Peer,
-    Replica, Ring, SHARDS_MAX, TICK, TICKS_MAX, home_of, kind, session_at,
+    BanNote, FEED_BYTES, Far, Feed, HEADER, Header, Homes, LinkSlots, OUT_BYTES_MAX, OutRun, Peer,
+    Replica, Ring, SHARDS_MAX, TICK, TICKS_MAX, kind, session_at,
 };
 use crate::log::{Log, run, run_after};
 use crate::quarantine::Charge;
@@ -30,6 +30,7 @@ use crate::time::Instant;
 pub(crate) struct Links<'s> {
     pub(super) shard: u8,
     pub(super) shards: u8,
+    pub(super) homes: Homes,
     pub(super) peers: &'s mut [Peer],
     pub(super) feeds: &'s mut [Feed],
     pub(super) fars: &'s mut [Far],
@@ -50,6 +51,7 @@ impl Links<'_> {
         Self {
             shard: 0,
             shards: 1,
+            homes: Homes::ByName,
             peers: &mut [],
             feeds: &mut [],
             fars: &mut [],
@@ -185,14 +187,20 @@ impl Links<'_> {
 }
 
 impl<'s, P: Pool> Relay<'s, P> {
-    /// Makes the relay number `shard` of as many as `slots` has peers for. Before anything else is
-    /// done with it; [`Relay::listen`] is then called with the same names in the same order on
-    /// each, so that topics have the same numbers everywhere.
+    /// Makes the relay number `shard` of as many as `slots` has peers for; `homes` is the same for
+    /// all of them. Before anything else is done with it; [`Relay::listen`] is then called with the
+    /// same names in the same order on each, so that topics have the same numbers everywhere. Where
+    /// the first is home to all, one of the topics is the lobby of native clients, on each of them.
     ///
     /// # Errors
     /// The operator's: more shards than [`SHARDS_MAX`], or fewer slots lent than that takes.
     #[allow(clippy::needless_pass_by_value, reason = "it is taken apart")]
-    pub fn join(&mut self, shard: u8, slots: LinkSlots<'s>) -> Result<(), ConfigError> {
+    pub fn join(
+        &mut self,
+        shard: u8,
+        slots: LinkSlots<'s>,
+        homes: Homes,
+    ) -> Result<(), ConfigError> {
         let shards = u8::try_from(slots.peers.len()).unwrap_or(u8::MAX);
         if shards > SHARDS_MAX || shard >= shards {
             return Err(ConfigError::Shards);
@@ -215,6 +223,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         }
         self.links.shard = shard;
         self.links.shards = shards;
+        self.links.homes = homes;
         self.links.peers = slots.peers;
         self.links.feeds = slots.feeds;
         self.links.fars = slots.fars;
@@ -224,7 +233,17 @@ impl<'s, P: Pool> Relay<'s, P> {
             self.sessions.at_mut(slot).close_at = Instant::NEVER;
             self.links.peer_mut(other).session = slot;
         }
+        if homes == Homes::First {
+            let _ = self.take_lobby()?;
+        }
         Ok(())
+    }
+
+    /// The topic on which nothing is said: where native input is shared out.
+    pub(super) fn take_lobby(&mut self) -> Result<Ref, ConfigError> {
+        let lobby = self.topics.take().ok_or(ConfigError::Full)?;
+        self.topics.at_mut(lobby).bound = 1;
+        Ok(lobby)
     }
 
     /// Which shard this is, and of how many.
@@ -241,7 +260,7 @@ impl<'s, P: Pool> Relay<'s, P> {
     /// Where the order of a new topic is made.
     pub(super) fn settle_home(&mut self, topic: Ref) {
         let shards = self.links.shards;
-        let home = home_of(self.topics.at(topic).name(), shards);
+        let home = self.links.homes.home_of(self.topics.at(topic).name(), shards);
         if shards > 1 && home != self.links.shard {
             self.topics.at_mut(topic).home = home.saturating_add(1);
         }
@@ -269,9 +288,7 @@ impl<'s, P: Pool> Relay<'s, P> {
     ) -> Result<bool, Stop> {
         let topic = self.sessions.at(slot).topic;
         let Some(home) = self.topics.at(topic).home() else {
-            // Ours. Those that replicate it must not be left behind without a bound.
-            let full = self.links.full && !cfg!(wardline_mutant = "feed_lag_unbounded");
-            return if full { Err(Stop::Link) } else { Ok(false) };
+            return self.waits_for_feeds(topic).map(|()| false);
         };
         let peer = self.links.peer(home);
         if peer.dead != 0 {
@@ -315,11 +332,19 @@ impl<'s, P: Pool> Relay<'s, P> {
         Ok(true)
     }
 
+    /// A topic of ours takes nothing in while those that replicate it lag too far: they must not be
+    /// left behind without a bound.
+    pub(super) fn waits_for_feeds(&self, topic: Ref) -> Result<(), Stop> {
+        let full = self.links.full && !cfg!(wardline_mutant = "feed_lag_unbounded");
+        if full && self.topics.at(topic).feeds > 0 { Err(Stop::Link) } else { Ok(()) }
+    }
+
     /// The run of what goes to a home that a message may be added to.
     fn same_run(&mut self, home: u8, topic: Ref, author: Ref, len: u32) -> Option<&mut OutRun> {
         let most = self.limits.line.envelope_bytes_max;
+        let generation = self.sessions.at(author).generation;
         let last = self.links.peer_mut(home).runs.last_mut()?;
-        let same = (last.topic, last.author) == (topic, author);
+        let same = (last.topic, last.author, last.generation) == (topic, author, generation);
         (same && last.bytes.saturating_add(len) <= most).then_some(last)
     }
 
@@ -334,7 +359,8 @@ impl<'s, P: Pool> Relay<'s, P> {
             last.messages = last.messages.saturating_add(1);
             return;
         }
-        let run = OutRun { topic, author, messages: 1, bytes: len };
+        let generation = self.sessions.at(author).generation;
+        let run = OutRun { topic, author, generation, messages: 1, bytes: len };
         if !self.links.peer_mut(home).runs.push(run) {
             invariant_failed("a run that had a place has none");
         }
@@ -556,6 +582,7 @@ impl<'s, P: Pool> Relay<'s, P> {
             author: run.author.0,
             messages: run.messages,
             len: run.bytes,
+            epoch: run.generation,
             ..Header::default()
         }
         .write(head);

@@ -159,19 +159,21 @@ impl<P: Pool> Relay<'_, P> {
             return Err(Later::Again);
         }
         let item = self.topics.at(topic);
-        let mut number = None;
-        if item.cursors == 0 {
-            self.stats.published_to_nobody.add(u64::from(header.messages));
+        if item.feeds > 0 && self.links.full {
+            return Err(Later::Freed);
+        }
+        let number = (item.cursors > 0).then_some(item.log.messages);
+        let put = if item.speaks_native() && !cfg!(wardline_mutant = "far_line_is_no_frame") {
+            self.append_far_lines(topic, from, header, content)
+        } else if number.is_some() {
+            self.append(topic, foreign(from, header.author), content)
         } else {
-            if item.feeds > 0 && self.links.full {
-                return Err(Later::Freed);
-            }
-            number = Some(item.log.messages);
-            let author = foreign(from, header.author);
-            if let Err(NoRoom) = self.append(topic, author, content) {
-                self.stats.log_full.bump();
-                return Err(if self.evict_for_memory() { Later::Again } else { Later::Freed });
-            }
+            self.stats.published_to_nobody.add(u64::from(header.messages));
+            Ok(())
+        };
+        if let Err(NoRoom) = put {
+            self.stats.log_full.bump();
+            return Err(if self.evict_for_memory() { Later::Again } else { Later::Freed });
         }
         self.charge_topic(topic, header);
         self.stats.from_shards.add(u64::from(header.messages));
@@ -184,7 +186,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Appends whole messages of one author, and wakes those who wait for them.
-    fn append(&mut self, topic: Ref, author: Ref, content: &[u8]) -> Result<(), NoRoom> {
+    pub(super) fn append(&mut self, topic: Ref, author: Ref, content: &[u8]) -> Result<(), NoRoom> {
         let len = u32::try_from(content.len()).unwrap_or(u32::MAX);
         let item = self.topics.at_mut(topic);
         let log = &mut item.log;

@@ -6,6 +6,8 @@ use super::{Gather, Relay};
 use crate::fault::invariant_failed;
 use crate::id::{Dialects, Ref};
 use crate::line::Envelope;
+use crate::link::Header;
+use crate::log::NoRoom;
 use crate::relay::input::Stop;
 use crate::session::{Farewell, Flight};
 use crate::storage::Pool;
@@ -116,6 +118,16 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     pub(super) fn sent_native(&mut self, _: Ref, _: u32) {
+        nobody()
+    }
+
+    pub(super) fn append_far_lines(
+        &mut self,
+        _: Ref,
+        _: u8,
+        _: &Header,
+        _: &[u8],
+    ) -> Result<(), NoRoom> {
         nobody()
     }
 

@@ -94,8 +94,8 @@ pub struct Links {
     others: Vec<Other>,
     common: Option<Arc<Common>>,
     scratch: Box<[u8]>,
-    /// Listeners from this one on are this shard's own: what they take is not handed on.
-    doors_shared: usize,
+    /// Of each listener, whether what it takes may be handed on; beyond, none.
+    doors_shared: Box<[bool]>,
     /// A turn is to come at once.
     again: bool,
     drained: bool,
@@ -128,7 +128,7 @@ pub fn connect(shards: u8, limits: &Limits) -> Vec<Links> {
             others: Vec::new(),
             common: Some(Arc::clone(&common)),
             scratch: vec![0; scratch].into(),
-            doors_shared: 0,
+            doors_shared: Box::default(),
             again: false,
             drained: false,
         })
@@ -166,16 +166,17 @@ impl Links {
             others: Vec::new(),
             common: None,
             scratch: Box::default(),
-            doors_shared: 0,
+            doors_shared: Box::default(),
             again: false,
             drained: false,
         }
     }
 
-    /// How many of the shard's listeners it shares with others, or takes connections for them at:
-    /// the first ones. What those take may be handed on.
-    pub fn share_doors(&mut self, doors: usize) {
-        self.doors_shared = doors;
+    /// Of each of the shard's listeners, whether it shares it with others, or takes connections for
+    /// them at it: what those take may be handed on. Nothing else is, of those that are not named
+    /// neither.
+    pub fn share_doors(&mut self, doors: impl IntoIterator<Item = bool>) {
+        self.doors_shared = doors.into_iter().collect();
     }
 
     /// Which shard this is.
@@ -295,7 +296,7 @@ impl Links {
     #[must_use]
     pub fn hand_on_to(&self, door: usize, mine: u32) -> Option<u8> {
         let common = self.common.as_ref()?;
-        if door >= self.doors_shared {
+        if !self.doors_shared.get(door).copied().unwrap_or(false) {
             return None;
         }
         let load = |shard: u8| common.loads[usize::from(shard)].load(Ordering::Relaxed);

@@ -37,13 +37,14 @@ fn every_shard_has_every_other() {
 #[test]
 fn a_newcomer_goes_on_where_loads_differ_by_more_than_a_quarter() {
     let mut links = connect(3, &LIMITS);
-    links[0].share_doors(2);
+    links[0].share_doors([true, true, false]);
     let common = links[0].common.as_ref().unwrap();
     for (load, n) in common.loads.iter().zip([200, 100, 120]) {
         load.store(n, Ordering::Relaxed);
     }
     assert_eq!(links[0].hand_on_to(0, 200), Some(1));
-    assert_eq!(links[0].hand_on_to(2, 200), None, "its own door");
+    assert_eq!(links[0].hand_on_to(2, 200), None, "a door of native clients");
+    assert_eq!(links[0].hand_on_to(3, 200), None, "its own door");
     assert_eq!(links[0].hand_on_to(1, 133), None, "100, a quarter, and a handful");
     assert_eq!(links[0].hand_on_to(1, 134), Some(1));
 }

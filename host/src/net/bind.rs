@@ -138,14 +138,16 @@ pub fn bind_all(listens: &[Listen], tuning: &Tuning) -> Result<Vec<Listener>, Bi
 /// Whether several shards can listen on one port.
 const CAN_SHARE: bool = cfg!(all(target_os = "linux", not(wardline_portable)));
 
-/// The listeners of one of several shards: first those that it shares with the others, then those
-/// that lead to it alone.
+/// The listeners of one of several shards: first those of the settings, which it shares with the
+/// others, then those that lead to it alone.
 #[derive(Debug, Default)]
 pub struct ShardListeners {
-    /// In the order of the settings. Where the system cannot share ports only the first shard has
-    /// them, and hands connections on.
+    /// In the order of the settings. Those that take native clients only the first shard has: it
+    /// is home to all sessions. Where the system cannot share ports it alone has the others, too,
+    /// and hands connections on.
     pub shared: Vec<Listener>,
-    /// In the same order, on ports that the system chose; if they were asked for.
+    /// In the same order, on ports that the system chose; if they were asked for. None for those
+    /// that take native clients.
     pub own: Vec<Listener>,
 }
 
@@ -174,19 +176,20 @@ pub fn bind_shards(
         // connections would go there: so it must be free for one alone, first.
         let first = listener(listen, false).map_err(failed)?;
         let (bound, ip) = (first.listen.clone(), first.addr.ip());
+        let alone = shards > 1 && listen.dialects().native();
         let mut first = Some(first);
-        if CAN_SHARE && shards > 1 {
+        if CAN_SHARE && shards > 1 && !alone {
             first = None;
         }
         for shard in &mut all {
             match first.take() {
                 Some(only) => shard.shared.push(only),
-                None if CAN_SHARE => {
+                None if CAN_SHARE && !alone => {
                     shard.shared.push(listener(&bound, true).map_err(failed)?);
                 }
                 None => {}
             }
-            if own {
+            if own && !alone {
                 let anywhere = SocketAddr::new(ip, 0);
                 shard.own.push(listener(&bound.bound_at(anywhere), false).map_err(failed)?);
             }
@@ -288,6 +291,25 @@ mod tests {
         let taken = vec![bound[0].shared[0].listen.clone()];
         let wrong = bind_shards(&taken, &tuning(), 2, false).unwrap_err();
         assert_eq!(wrong.source.kind(), io::ErrorKind::AddrInUse, "another process has that port");
+    }
+
+    #[test]
+    fn only_the_first_shard_takes_native_clients() {
+        let urls = ["native://127.0.0.1:0", "line://127.0.0.1:0/a", "mixed://127.0.0.1:0/b"];
+        let bound = bind_shards(&listens(&urls), &tuning(), 2, true).unwrap();
+        let shown = |listeners: &[Listener]| -> Vec<String> {
+            let named = |listener: &Listener| listener.listen.to_string();
+            listeners.iter().map(named).map(|url| url[..4].to_owned()).collect()
+        };
+        assert_eq!(shown(&bound[0].shared), ["nati", "line", "mixe"]);
+        assert_eq!(shown(&bound[1].shared), if CAN_SHARE { vec!["line"] } else { vec![] });
+        assert!(bound.iter().all(|shard| shown(&shard.own) == ["line"]));
+        // Nobody else can take the port over.
+        let taken = vec![bound[0].shared[0].listen.clone()];
+        let wrong = bind_shards(&taken, &tuning(), 2, false).unwrap_err();
+        assert_eq!(wrong.source.kind(), io::ErrorKind::AddrInUse);
+        let alone = bind_shards(&listens(&urls), &tuning(), 1, false).unwrap();
+        assert_eq!(alone[0].shared.len(), 3);
     }
 
     #[test]

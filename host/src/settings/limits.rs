@@ -33,7 +33,10 @@ impl Settings {
             if message > part.blocks / 4 {
                 let said = "a quarter of a shard's part of limits.blocks must hold a message";
                 wrong.push(("server.shards", said.to_owned()));
-            } else if let Err(error) = part.check() {
+            } else if let Err(error) = part.check().and_then(|()| match self.speaks_native() {
+                true => part.check_native(),
+                false => Ok(()),
+            }) {
                 let said = format!("for a shard's part, {}", error.sentence());
                 wrong.push((key_of(error), said));
             }

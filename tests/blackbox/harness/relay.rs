@@ -181,10 +181,12 @@ impl Launch {
         let stdout = Captured::of(child.stdout.take().expect("piped"));
         let stderr = Captured::of(child.stderr.take().expect("piped"));
         let listeners = listen.len();
-        let own = if self.shards > 1 { self.shards * listeners } else { 0 };
-        let mut relay =
-            Relay { child, dir, urls: Vec::new(), listeners, stdout, stderr, told: false };
-        relay.urls = relay.wait_for_ports(&ports_file, listeners + own);
+        // Listeners that take native clients are the first shard's alone.
+        let own = listen.iter().filter(|url| url.starts_with("line:")).count();
+        let all = if self.shards > 1 { listeners + self.shards * own } else { listeners };
+        let urls = Vec::new();
+        let mut relay = Relay { child, dir, urls, listeners, own, stdout, stderr, told: false };
+        relay.urls = relay.wait_for_ports(&ports_file, all);
         relay
     }
 }
@@ -196,6 +198,8 @@ pub(crate) struct Relay {
     dir: TempDir,
     urls: Vec<String>,
     listeners: usize,
+    /// How many ports each shard has of its own, where there are several.
+    own: usize,
     stdout: Captured,
     stderr: Captured,
     told: bool,
@@ -227,7 +231,7 @@ impl Relay {
 
     /// How to connect to the first listener of one of several shards, and of no other.
     pub(crate) fn dial_shard(&self, shard: usize) -> Dial {
-        let own = self.listeners * (1 + shard);
+        let own = self.listeners + self.own * shard;
         let url = &self.urls[own];
         assert!(url.ends_with(&format!(" shard-{shard}")), "{url:?} is not of shard {shard}");
         Dial::new(self.address_of(own))

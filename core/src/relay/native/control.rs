@@ -74,7 +74,7 @@ impl<P: Pool> Relay<'_, P> {
 
     /// Whose a handle is that a message came with.
     fn identify(&mut self, slot: Ref, ask: u32, handle: u64) {
-        if self.line_of(handle).is_some() {
+        if self.line_of(handle).is_some() || self.is_far_line(handle) {
             let nobody = [0; 32];
             let value = ServerControl::Identity { ask, handle, identity: nobody, device: 0 };
             return self.tell_native(slot, &value);

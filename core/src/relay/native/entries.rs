@@ -323,6 +323,6 @@ pub(super) const fn handle(shard: u8, generation: u32, slot: u32) -> u64 {
     ((shard as u64) << 56) | ((generation as u64) << 24) | (slot as u64 & 0x00FF_FFFF)
 }
 
-const fn split(handle: u64) -> (u8, u32, u32) {
+pub(super) const fn split(handle: u64) -> (u8, u32, u32) {
     ((handle >> 56) as u8, (handle >> 24) as u32, (handle & 0x00FF_FFFF) as u32)
 }

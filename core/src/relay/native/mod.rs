@@ -18,6 +18,7 @@ mod check;
 mod compose;
 mod control;
 mod entries;
+mod far;
 mod frames_log;
 mod greet;
 mod intake;
@@ -37,6 +38,7 @@ use super::Relay;
 use crate::access::{Access, Right};
 use crate::fault::{ConfigError, invariant_failed};
 use crate::id::{Dialects, Ref, TopicId};
+use crate::link::Homes;
 use crate::native::{Identity, SigningKey};
 use crate::rate::Bucket;
 use crate::storage::{Pool, Slab};
@@ -222,8 +224,8 @@ impl<'s, P: Pool> Relay<'s, P> {
     /// Cursors that were lent beyond what line clients need are the native clients' subscriptions.
     ///
     /// # Errors
-    /// The operator's: limits out of bounds, fewer slots lent than they say, no key, or several
-    /// shards.
+    /// The operator's: limits out of bounds, fewer slots lent than they say, no key, or one of
+    /// several shards that is not home to all topics.
     #[allow(clippy::needless_pass_by_value, reason = "it is taken apart")]
     pub fn speak_native(
         &mut self,
@@ -232,7 +234,8 @@ impl<'s, P: Pool> Relay<'s, P> {
         unix_ms: u64,
     ) -> Result<(), ConfigError> {
         self.limits.check_native()?;
-        if self.links.shards > 1 {
+        let linked = self.links.shards > 1;
+        if linked && (self.links.homes != Homes::First || self.links.shard != 0) {
             return Err(ConfigError::NativeShards);
         }
         let (sessions, entries) = (self.sessions.capacity(), slots.entries.len());
@@ -247,13 +250,15 @@ impl<'s, P: Pool> Relay<'s, P> {
             || entries > LINE_SLOT as usize
             || (slots.scratch.len() as u64) < scratch
             || slots.text.len() < text
-            || self.topics.touched() > 0
+            || self.topics.touched() > u32::from(linked)
         {
             return Err(ConfigError::SlotsMissing);
         }
         let identities = slots.keys.iter().take(KEYS_MAX).map(SigningKey::identity).collect();
-        let lobby = self.topics.take().ok_or(ConfigError::Full)?;
-        self.topics.at_mut(lobby).bound = 1;
+        let lobby = if linked { Ref::of(0) } else { self.take_lobby()? };
+        // Each topic may come to have a cursor for each other shard.
+        let others = u32::from(self.links.shards).saturating_sub(1);
+        let feeds = self.limits.topics.saturating_mul(others);
         let mut entropy = Entropy { key: seed };
         self.natives = Natives {
             conns: slots.conns,
@@ -268,7 +273,7 @@ impl<'s, P: Pool> Relay<'s, P> {
             identities,
             access: slots.access,
             lobby,
-            subs_max: self.cursors.capacity().saturating_sub(sessions),
+            subs_max: self.cursors.capacity().saturating_sub(sessions).saturating_sub(feeds),
             wall: (self.now, unix_ms),
             serial_base: (entropy.draw_u64() >> 40) as u32,
             seed: entropy.draw(),

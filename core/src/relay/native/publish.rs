@@ -107,6 +107,7 @@ impl<P: Pool> Relay<'_, P> {
             return Ok(Outcome::Refused(Code::Forbidden, 0));
         }
         self.natives.conn_mut(slot).target = cursor;
+        self.waits_for_feeds(topic)?;
         let peer = self.handle_of_entry(self.natives.conn(slot).entry);
         let put = if self.topics.at(topic).cursors > 0 {
             let flags = frame.header.flags & !flags::VERDICT;
@@ -183,12 +184,24 @@ impl<P: Pool> Relay<'_, P> {
         let put = match &envelope {
             Some(envelope) if envelope.len() <= most => {
                 let line = Some(envelope).filter(|_| !cfg!(wardline_mutant = "frame_is_no_line"));
-                self.append_both(topic, slot, Some((header, payload)), line).map(Some)
+                let put = self.append_both(topic, slot, Some((header, payload)), line);
+                if put.is_ok() {
+                    self.charge_longer(envelope.len(), payload.len());
+                }
+                put.map(Some)
             }
             Some(_) | None => Ok(None),
         };
         self.natives.text = text;
         put
+    }
+
+    /// What goes out as a line and is longer than what came in counts into the turn as it goes out.
+    fn charge_longer(&mut self, line: usize, payload: usize) {
+        let longer = line.saturating_sub(payload.saturating_add(FRAME_HEADER_BYTES));
+        let lobby = self.topics.at_mut(self.natives.lobby);
+        let longer = u32::try_from(longer).unwrap_or(u32::MAX);
+        lobby.taken = lobby.taken.saturating_add(longer);
     }
 
     /// A frame for a topic that no line client reads: as it came, but for what the relay says.
@@ -299,7 +312,7 @@ impl<P: Pool> Relay<'_, P> {
         Ok(number)
     }
 
-    fn reserve_frames(&mut self, topic: Ref, author: Ref, len: u32) -> Result<(), Stop> {
+    pub(super) fn reserve_frames(&mut self, topic: Ref, author: Ref, len: u32) -> Result<(), Stop> {
         let quiet = self.limits.quiet_log_bytes;
         let log = &mut self.topics.at_mut(topic).frames;
         if log.has_room(&self.memory, author, len) {
@@ -317,7 +330,7 @@ impl<P: Pool> Relay<'_, P> {
         log.reserve(&mut self.memory, quiet, author, len).map_err(|NoRoom| Stop::Memory)
     }
 
-    fn append_frame(
+    pub(super) fn append_frame(
         &mut self,
         topic: Ref,
         author: Ref,

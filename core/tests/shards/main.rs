@@ -1,0 +1,5 @@
+//! Relays that are shards of one process, and what travels between them, by hand.
+
+mod lines;
+mod native;
+mod process;

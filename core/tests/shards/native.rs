@@ -1,0 +1,401 @@
+//! Shards of a relay that speaks the native dialect, too: the first is home to everything of it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use wardline_core::native::handshake::Solve;
+use wardline_core::native::handshake::client::{Answered, Attempt};
+use wardline_core::native::{
+    ClientControl, Ephemeral, FrameHeader, FrameKind, FrameWriter, Identity, Next, Record, Records,
+    ServerControl, SigningKey, Start, digest, flags,
+};
+use wardline_core::{
+    Access, ConfigError, ConnId, Digest, Entry, EntryBucket, HalfOpen, Homes, Limits, NameBucket,
+    Native, NativeSlots, RESERVE, Right, Ring, TopicId,
+};
+
+use super::lines::{is_refused, strike};
+use super::process::{
+    NOW, Sent, Shard, accept, carry_into, lend, limits, settle_into, shard as one_of,
+};
+
+/// Everybody may do everything.
+struct All;
+
+impl Access for All {
+    fn may(&self, _: &Identity, _: IpAddr, _: Right, _: &[u8]) -> bool {
+        true
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+}
+
+fn slots(limits: &Limits) -> NativeSlots<'static> {
+    NativeSlots {
+        conns: lend::<Native>((limits.connections + RESERVE) as usize),
+        entries: lend::<Entry>(16),
+        entry_buckets: lend::<EntryBucket>(4),
+        half_open: lend::<HalfOpen>(16),
+        name_buckets: lend::<NameBucket>(4),
+        digests: lend::<Digest>(16),
+        scratch: lend::<u8>(NativeSlots::scratch_bytes(limits) as usize),
+        text: lend::<u8>(limits.line.envelope_bytes_max as usize * 3 / 2),
+        keys: vec![SigningKey::from_seed(&[200; 32])].leak(),
+        access: &All,
+    }
+}
+
+/// A relay of both dialects on two shards, and all that was sent.
+struct Both {
+    home: Shard,
+    far: Shard,
+    topic: TopicId,
+    native: TopicId,
+    sent: [Sent; 2],
+}
+
+impl Both {
+    fn new(limits: Limits) -> Self {
+        let [mut home, mut far] = [0, 1].map(|nth| one_of(nth, 2, limits, Homes::First));
+        let refused = far.speak_native(slots(&limits), [9; 32], 1_700_000_000_000);
+        assert_eq!(refused, Err(ConfigError::NativeShards));
+        home.speak_native(slots(&limits), [9; 32], 1_700_000_000_000).expect("the home may");
+        let [topic, same] = [&mut home, &mut far].map(|relay| relay.listen("main").expect("one"));
+        assert_eq!(topic, same, "topics have the same numbers everywhere");
+        assert!(far.listen_native().is_err());
+        let native = home.listen_native().expect("a native door");
+        Self { home, far, topic, native, sent: Default::default() }
+    }
+
+    fn line(&mut self, shard: usize) -> ConnId {
+        let (relay, topic) = ([&mut self.home, &mut self.far], self.topic);
+        let conn = accept(relay.into_iter().nth(shard).expect("two"), topic, HERE);
+        self.settle();
+        conn
+    }
+
+    fn say(&mut self, shard: usize, conn: ConnId, line: &[u8]) {
+        let relay = if shard == 0 { &mut self.home } else { &mut self.far };
+        relay.handle_input(NOW, conn, &[line, b"\n"].concat());
+    }
+
+    /// Does what there is to be done, rings and all.
+    fn settle(&mut self) {
+        loop {
+            settle_into(&mut self.home, &[], &mut self.sent[0]);
+            settle_into(&mut self.far, &[], &mut self.sent[1]);
+            let has =
+                |relay: &Shard, to| [Ring::Log, Ring::Publish].map(|it| relay.link_has(to, it));
+            if !has(&self.home, 1).into_iter().chain(has(&self.far, 0)).any(|has| has) {
+                break;
+            }
+            for ring in [Ring::Log, Ring::Publish] {
+                carry_into(&mut self.home, &mut self.far, ring, &mut self.sent[1]);
+                carry_into(&mut self.far, &mut self.home, ring, &mut self.sent[0]);
+            }
+        }
+        self.home.check();
+        self.far.check();
+    }
+
+    /// The lines that a connection was sent, as JSON shows them.
+    fn read_lines(&mut self, shard: usize, conn: ConnId) -> Vec<Vec<u8>> {
+        let bytes = self.sent[shard].remove(&conn).unwrap_or_default();
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        let content = |line: &[u8]| {
+            let value: serde_json::Value = serde_json::from_slice(line).expect("an envelope");
+            value["content"].as_str().expect("content").as_bytes().to_vec()
+        };
+        lines.map(content).collect()
+    }
+}
+
+const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
+
+/// A native client, at the home.
+struct Client {
+    conn: ConnId,
+    records: Records,
+    topic: u32,
+    mid: u64,
+    frames: Vec<(FrameHeader, Vec<u8>)>,
+    values: Vec<String>,
+}
+
+impl Client {
+    fn new(both: &mut Both, seed: u8) -> Self {
+        let conn = accept(&mut both.home, both.native, HERE);
+        let key = SigningKey::from_seed(&[seed; 32]);
+        let attempt = Attempt {
+            key: &key,
+            pin: None,
+            features: 0,
+            recv_max: 65_584,
+            resume: None,
+            e_c: Ephemeral::from_entropy([seed; 32]),
+            n_c: [seed; 16],
+        };
+        let (hello, wait) = attempt.hello();
+        both.home.handle_input(NOW, conn, hello.as_bytes());
+        both.settle();
+        let challenge = both.sent[0].remove(&conn).expect("an answer");
+        let Ok(Answered::Challenged(challenged)) = wait.answer(&challenge, NOW) else {
+            panic!("not challenged")
+        };
+        let Solve::Found(solution) = challenged.puzzle().solve(0, 1 << 20) else {
+            panic!("too hard")
+        };
+        let (auth, wait) = challenged.auth(solution, 1, 1).expect("a good server");
+        both.home.handle_input(NOW, conn, auth.as_bytes());
+        both.settle();
+        let mut bytes = both.sent[0].remove(&conn).expect("an answer");
+        let rest = bytes.split_off(112);
+        let connected = wait.accept(&bytes, NOW).expect("accepted");
+        both.sent[0].insert(conn, rest);
+        let (records, topic, mid) = (connected.records(), 0, 1);
+        Self { conn, records, topic, mid, frames: Vec::new(), values: Vec::new() }
+    }
+
+    fn ask(&mut self, both: &mut Both, value: &ClientControl<'_>) {
+        let value = value.encode().expect("a value");
+        let header = self.records.sending.control(value.as_bytes()).expect("open");
+        both.home.handle_input(NOW, self.conn, &[&header[..], value.as_bytes()].concat());
+        both.settle();
+        self.hear(both);
+    }
+
+    /// Reads the topic that listeners of lines are bound to.
+    fn subscribe(&mut self, both: &mut Both, echo: bool, from: Start) {
+        let value = ClientControl::Subscribe { ask: 1, name: "main", from, echo, presence: false };
+        self.ask(both, &value);
+        assert_ne!(self.topic, 0, "subscribed");
+    }
+
+    fn say(&mut self, both: &mut Both, payload: &[u8], flags: u16) {
+        let header = FrameHeader {
+            kind: FrameKind::Publish,
+            class: wardline_core::native::Class::Normal,
+            flags,
+            topic: self.topic,
+            ttl_ms: 0,
+            peer: 0,
+            mid: self.mid,
+            offset: 0,
+            corr: 0,
+        };
+        self.mid += 1;
+        let mut body = vec![0; payload.len() + 48];
+        let mut writer = FrameWriter::new(&mut body);
+        assert!(writer.put(&header, payload));
+        let len = u32::try_from(body.len()).expect("short");
+        let record = self.records.sending.frames(len, &digest(&body)).expect("open");
+        both.home.handle_input(NOW, self.conn, &[&record[..], &body].concat());
+    }
+
+    fn hear(&mut self, both: &mut Both) {
+        let bytes = both.sent[0].remove(&self.conn).unwrap_or_default();
+        let mut rest = &bytes[..];
+        while let Next::Record(record, len) = self.records.next(NOW, rest).expect("a record") {
+            match record {
+                Record::Control(value) => {
+                    let value = ServerControl::decode(value).expect("a value");
+                    if let ServerControl::Subscribed { topic, .. } = value {
+                        self.topic = topic;
+                    }
+                    self.values.push(format!("{value:?}"));
+                }
+                Record::Frames(frames) => {
+                    let frames = frames.into_iter();
+                    self.frames.extend(frames.map(|it| (it.header, it.payload.to_vec())));
+                }
+                other => panic!("{other:?}"),
+            }
+            rest = &rest[len..];
+        }
+        assert!(rest.is_empty(), "half a record");
+    }
+
+    /// What it heard, with numbers that follow one another.
+    fn heard(&mut self) -> Vec<Vec<u8>> {
+        let frames = std::mem::take(&mut self.frames);
+        assert!(frames.is_sorted_by(|(a, _), (b, _)| a.topic != b.topic || a.offset < b.offset));
+        frames.into_iter().map(|(_, payload)| payload).collect()
+    }
+}
+
+#[test]
+fn readers_of_both_dialects_on_both_shards_see_one_order() {
+    let mut both = Both::new(limits());
+    let (mut witness, mut speaker) = (Client::new(&mut both, 1), Client::new(&mut both, 2));
+    witness.subscribe(&mut both, true, Start::Now);
+    speaker.subscribe(&mut both, false, Start::Now);
+    let (near, far) = (both.line(0), both.line(1));
+    let (near_witness, far_witness) = (both.line(0), both.line(1));
+    let odd = "\u{1}\u{8}\t\u{b}\u{c}\r \"\\u0041\\\" é😀 \u{7f}";
+    let said = |who: &str, n: usize| format!("{who} {n} {odd}\",\"remote_addr\":\"x").into_bytes();
+    let mut all = Vec::new();
+    for n in 0..60 {
+        // Some at a time, so that they come between each other.
+        let words = ["native", "near", "far", "far again"].map(|who| said(who, n));
+        speaker.say(&mut both, &words[0], 0);
+        both.say(0, near, &words[1]);
+        both.say(1, far, &words[2]);
+        both.say(1, far, &words[3]);
+        if n % 3 == 0 {
+            both.settle();
+        }
+        all.extend(words);
+    }
+    both.settle();
+    witness.hear(&mut both);
+    let order = witness.heard();
+    let mut sorted = order.clone();
+    sorted.sort();
+    all.sort();
+    assert_eq!(sorted, all, "each once");
+    let but = |who: &str| -> Vec<Vec<u8>> {
+        order.iter().filter(|said| !said.starts_with(who.as_bytes())).cloned().collect()
+    };
+    for (shard, conn, own) in
+        [(0, near, "near"), (1, far, "far"), (0, near_witness, "-"), (1, far_witness, "-")]
+    {
+        assert_eq!(both.read_lines(shard, conn), but(own), "{own} on {shard}");
+    }
+    speaker.hear(&mut both);
+    assert_eq!(speaker.heard(), but("native"));
+}
+
+#[test]
+fn a_line_of_another_shard_names_its_sender_and_its_dialect() {
+    let mut both = Both::new(limits());
+    let mut reader = Client::new(&mut both, 1);
+    reader.subscribe(&mut both, true, Start::Now);
+    let mut peers = Vec::new();
+    for n in 0..3 {
+        // The same slot, somebody else each time; all of it in one turn of the ring.
+        let conn = accept(&mut both.far, both.topic, HERE);
+        let index = conn.index() as u64 + 1;
+        both.say(1, conn, format!("{n}").as_bytes());
+        both.far.handle_closed(NOW, conn);
+        settle_into(&mut both.far, &[], &mut both.sent[1]);
+        peers.push((1_u64 << 56, (1 << 23) | index));
+    }
+    both.settle();
+    reader.hear(&mut both);
+    let frames = std::mem::take(&mut reader.frames);
+    let found: Vec<(u64, u64)> =
+        frames.iter().map(|(it, _)| (it.peer & (0xFF << 56), it.peer & 0x00FF_FFFF)).collect();
+    assert_eq!(found, peers);
+    assert!(frames.iter().all(|(it, _)| it.flags == flags::LINE && it.topic == reader.topic));
+    let mut handles: Vec<u64> = frames.iter().map(|(it, _)| it.peer).collect();
+    handles.dedup();
+    assert_eq!(handles.len(), 3, "three connections");
+    reader.values.clear();
+    reader.ask(&mut both, &ClientControl::Identify { ask: 5, handle: handles[0] });
+    let nobody =
+        ServerControl::Identity { ask: 5, handle: handles[0], identity: [0; 32], device: 0 };
+    assert_eq!(reader.values, [format!("{nobody:?}")]);
+    // A shard that there is none of.
+    reader.ask(&mut both, &ClientControl::Identify { ask: 6, handle: handles[0] + (1 << 56) });
+    assert!(reader.values[1].starts_with("Refused"), "{:?}", reader.values);
+}
+
+#[test]
+fn lines_of_another_shard_are_kept_for_who_comes_later() {
+    let mut both = Both::new(limits());
+    let mut opener = Client::new(&mut both, 1);
+    opener.subscribe(&mut both, true, Start::Now);
+    let far = both.line(1);
+    for n in 0..5 {
+        both.say(1, far, format!("line {n}").as_bytes());
+    }
+    both.settle();
+    let mut late = Client::new(&mut both, 2);
+    late.subscribe(&mut both, false, Start::Last(3));
+    assert_eq!(late.heard(), [&b"line 2"[..], b"line 3", b"line 4"]);
+}
+
+#[test]
+fn who_publishes_natively_waits_while_other_shards_lag_and_is_gone_on_with() {
+    let mut limits = limits();
+    limits.native.bytes_per_second = 0;
+    limits.native.messages_per_second = 0;
+    limits.native.deliveries_per_second = 0;
+    limits.native.retention_bytes = 0;
+    let mut both = Both::new(limits);
+    let mut speaker = Client::new(&mut both, 1);
+    speaker.subscribe(&mut both, false, Start::Now);
+    let far = both.line(1);
+    let payload = [b'x'; 8_000];
+    let mut said = 0_u64;
+    // Nobody takes what the log ring would bring.
+    while both.home.read_budget(speaker.conn) >= payload.len() {
+        speaker.say(&mut both, &payload, 0);
+        said += 1;
+        settle_into(&mut both.home, &[], &mut both.sent[0]);
+        both.home.check();
+        assert!(said < 100_000, "it never waits");
+    }
+    let most = limits.pool_bytes() / 8 + u64::from(limits.topic_turn_bytes) + 16_384;
+    assert!((said - 2) * 8_000 <= most, "{said} lines wait, {most} bytes are enough");
+    assert_eq!(both.sent[1].len(), 0);
+    // What is taken lets the speaker go on.
+    both.settle();
+    assert!(both.home.read_budget(speaker.conn) >= payload.len());
+    assert_eq!(both.read_lines(1, far).len() as u64, said);
+}
+
+#[test]
+fn a_verdict_counts_another_shard_as_one_reader() {
+    let mut both = Both::new(limits());
+    let mut speaker = Client::new(&mut both, 1);
+    speaker.subscribe(&mut both, false, Start::Now);
+    let (_near, _far, _farther) = (both.line(0), both.line(1), both.line(1));
+    speaker.values.clear();
+    speaker.say(&mut both, b"how many?", flags::VERDICT);
+    both.settle();
+    speaker.hear(&mut both);
+    let told = ServerControl::Verdict { mid: 1, offset: 0, readers: 2 };
+    assert_eq!(speaker.values, [format!("{told:?}")]);
+}
+
+#[test]
+fn bans_go_both_ways() {
+    let mut both = Both::new(limits());
+    let (native, line) = ([127, 0, 0, 5].into(), [127, 0, 0, 6].into());
+    for _ in 0..40 {
+        let remote = wardline_core::Remote { addr: SocketAddr::new(native, 7), topic: both.native };
+        let Ok(conn) = both.home.handle_accept(NOW, remote) else { break };
+        both.home.handle_input(NOW, conn, b"GET / HTTP/1.1\r\n\r\n");
+        settle_into(&mut both.home, &[], &mut both.sent[0]);
+        both.home.handle_closed(NOW, conn);
+    }
+    let topic = both.topic;
+    strike(&mut both.far, topic, line, 2);
+    assert!(is_refused(&both.home, native) && !is_refused(&both.far, native));
+    assert!(is_refused(&both.far, line) && !is_refused(&both.home, line));
+    both.settle();
+    assert!(is_refused(&both.far, native), "an offence at a native door");
+    assert!(is_refused(&both.home, line), "native doors are shut, too");
+}
+
+#[test]
+fn topics_of_native_clients_alone_are_nothing_to_other_shards() {
+    let mut limits = limits();
+    limits.topics = 4;
+    let mut both = Both::new(limits);
+    let mut client = Client::new(&mut both, 1);
+    let far = both.line(1);
+    for name in ["a", "b"] {
+        let from = Start::Now;
+        let value = ClientControl::Subscribe { ask: 1, name, from, echo: true, presence: false };
+        client.ask(&mut both, &value);
+        client.say(&mut both, name.as_bytes(), 0);
+        both.settle();
+    }
+    client.hear(&mut both);
+    assert_eq!(client.heard(), [b"a", b"b"]);
+    assert!(both.read_lines(1, far).is_empty());
+    assert_eq!(both.far.stats().from_shards.value(), 0);
+}
