@@ -209,8 +209,8 @@ impl Launch {
         command.args([OsStr::new("--key"), key.as_os_str()]);
         self.same_for_all(command);
         if self.unlimited {
-            for none in ["messages_per_second", "bytes_per_second", "deliveries_per_second"] {
-                command.args(["--set", &format!("native.{none}=0")]);
+            for none in ["messages", "bytes", "deliveries", "identity_messages", "identity_bytes"] {
+                command.args(["--set", &format!("native.{none}_per_second=0")]);
             }
         }
         Ok(())

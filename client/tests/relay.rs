@@ -50,6 +50,7 @@ impl Relay {
             .arg(dir.join("server.key"))
             .args(["-l", &format!("native://{}", at[0]), "-l", &format!("line://{}/main", at[1])])
             .args(["--set", "native.messages_per_second=1000000"])
+            .args(["--set", "native.identity_messages_per_second=0"])
             .args(["--set", "native.handshakes_per_second=1000", "--ports-file"])
             .arg(&ports)
             .stdin(Stdio::null())

@@ -125,6 +125,27 @@ impl Chain {
         }
     }
 
+    /// What follows its first `len` bytes, to be looked at: nothing is given back.
+    pub(crate) fn after<P: Pool>(mut self, memory: &Memory<'_, P>, len: u32) -> Self {
+        let mut left = len.min(self.len);
+        self.len = self.len.saturating_sub(left);
+        if self.len == 0 {
+            return Self::EMPTY;
+        }
+        while let Some(first) = self.first.some() {
+            let link = memory.at(first);
+            let here = link.used.saturating_sub(self.skip);
+            if left < here {
+                self.skip = self.skip.saturating_add(left);
+                break;
+            }
+            left = left.saturating_sub(here);
+            self.first = link.next;
+            self.skip = 0;
+        }
+        self
+    }
+
     pub(crate) fn clear<P: Pool>(&mut self, memory: &mut Memory<'_, P>, purpose: Purpose) {
         self.pop(memory, purpose, self.len);
     }

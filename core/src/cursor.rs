@@ -65,6 +65,8 @@ pub(crate) mod sub {
     /// Its owner may publish there, and read it, as [`Cursor::rights`](super::Cursor) says.
     pub(crate) const MAY_PUBLISH: u8 = 32;
     pub(crate) const MAY_READ: u8 = 64;
+    /// Its owner passes on what others said: it is not handed what came that way.
+    pub(crate) const BRIDGES: u8 = 128;
 }
 
 impl Slot for Cursor {

@@ -64,6 +64,12 @@ pub struct NativeLimits {
     /// Bytes of frames per second and connection, at least 64 each; a second's as burst. Default
     /// 8 MiB; 0: no limit.
     pub bytes_per_second: u32,
+    /// Messages per second of an identity in all its sessions, twice as many as burst. Default
+    /// 2,000; 0: no limit.
+    pub identity_messages_per_second: u32,
+    /// Bytes of frames per second of an identity in all its sessions; a second's as burst. Default
+    /// 16 MiB; 0: no limit.
+    pub identity_bytes_per_second: u32,
     /// Deliveries that a connection may cause per second. Default 1,000,000; 0: no limit.
     pub deliveries_per_second: u32,
     /// What a topic keeps for who comes later or comes back. Default 256 KiB; 0: nothing.
@@ -86,6 +92,8 @@ pub struct NativeLimits {
     pub handshakes_per_second: u32,
     /// Full handshakes per second in all. Default 2,000.
     pub handshakes_total_per_second: u32,
+    /// Handshakes of one prefix that may be under way at once. Default 32.
+    pub half_open_per_prefix: u32,
     /// The first byte must have come within so long. Default 2 s.
     pub first_byte: Duration,
     /// The handshake must be over within so long. Default 5 s.
@@ -106,6 +114,8 @@ impl NativeLimits {
         payload_bytes_max: 64 << 10,
         messages_per_second: 1_000,
         bytes_per_second: 8 << 20,
+        identity_messages_per_second: 2_000,
+        identity_bytes_per_second: 16 << 20,
         deliveries_per_second: 1_000_000,
         retention_bytes: 256 << 10,
         retention: Duration::from_secs(60),
@@ -117,6 +127,7 @@ impl NativeLimits {
         puzzle_bits_loaded: 16,
         handshakes_per_second: 20,
         handshakes_total_per_second: 2_000,
+        half_open_per_prefix: 32,
         first_byte: Duration::from_secs(2),
         handshake: Duration::from_secs(5),
         ping: Duration::from_secs(30),

@@ -116,6 +116,8 @@ pub struct PrefixSlot {
     pub(crate) handshakes: Bucket,
     /// Readers of it that were cut.
     pub(crate) cuts: Bucket,
+    /// Handshakes of it that are under way.
+    pub(crate) half_open: u32,
     next: Ref,
     /// The row of those that have no connection, oldest first.
     idle_next: Ref,
@@ -248,6 +250,9 @@ impl<'s> Prefixes<'s> {
         };
         self.slots.at_mut(slot).conns = left;
         if left == 0 {
+            if self.slots.at(slot).half_open > 0 {
+                invariant_failed("a handshake of a prefix without connections");
+            }
             self.live = self.live.saturating_sub(1);
             if self.heaviest == slot {
                 self.heaviest = Ref::NONE;

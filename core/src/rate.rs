@@ -54,6 +54,18 @@ impl Bucket {
         }
     }
 
+    /// How many units it holds now.
+    #[must_use]
+    pub const fn left(self, rate: Rate, now: Instant) -> u32 {
+        let now = now.as_nanos();
+        let full = rate.period.times(rate.burst as u64).as_nanos();
+        let left = full.saturating_sub(self.0.saturating_sub(now));
+        match left.checked_div(rate.period.as_nanos()) {
+            Some(units) if units < rate.burst as u64 => units as u32,
+            Some(_) | None => rate.burst,
+        }
+    }
+
     /// Takes `units` if it holds so much.
     pub const fn take(&mut self, rate: Rate, now: Instant, units: u32) -> bool {
         match self.after(rate, now, units) {
@@ -80,6 +92,23 @@ mod tests {
         assert_eq!((0..400).filter(|_| bucket.take(rate, later, 1)).count(), 5);
         let much_later = start.after(Duration::from_secs(3_600));
         assert_eq!((0..400).filter(|_| bucket.take(rate, much_later, 1)).count(), 300);
+    }
+
+    #[test]
+    fn what_is_left_can_be_taken_and_no_more() {
+        let rate = Rate::per_second(1_000);
+        let mut bucket = Bucket::default();
+        let start = Instant::from_nanos(5_000_000_000);
+        assert_eq!(bucket.left(rate, start), 1_000);
+        for (after_ms, units) in [(0, 700), (1, 301), (250, 250), (2_000, 1_000)] {
+            let now = start.after(Duration::from_millis(after_ms));
+            assert_eq!(bucket.left(rate, now), units);
+            assert!(bucket.after(rate, now, units + 1).is_none() && bucket.take(rate, now, units));
+            if after_ms == 0 {
+                assert_eq!(bucket.left(rate, now), 300);
+            }
+        }
+        assert_eq!(Bucket::default().left(Rate::per_second(0), start), 0);
     }
 
     #[test]

@@ -146,6 +146,8 @@ stats! {
     handshakes,
     /// Handshakes that came to nothing.
     handshakes_refused,
+    /// Of those, the ones of an address that had too many under way.
+    half_open_refused,
     /// Sessions that went on over a new connection.
     resumes,
     /// Connections whose session a later one took.
@@ -166,16 +168,22 @@ stats! {
     nacks,
     /// Messages passed from one session to another.
     directs,
+    /// Of those, the ones that came back to their senders, for the connection ended before.
+    directs_returned,
     /// Credit for streams that found nobody to be given to.
     credits_dropped,
     /// Times that a native sender was out of tokens.
     native_held,
+    /// Of those, the times that only all sessions of its identity together were.
+    identity_held,
     /// Frames appended to logs.
     frames_appended,
     /// Records over stretches of logs.
     batches,
     /// Of those, the ones whose digest another reader had needed before.
     digests_shared,
+    /// Times that a bridge was not handed what had come over one.
+    bridged_left_out,
     /// Events that found the ring full.
     events_dropped,
 }

@@ -87,12 +87,29 @@ impl<const WORDS: usize> Window<WORDS> {
         }
     }
 
-    /// The window as `Taken` shows it: bit `i` of byte `j` is the number `highest - 8j - i`.
+    /// Takes a mark back: what was taken turned out to go nowhere. What is [`Sight::Below`] stays.
+    pub fn unmark(&mut self, number: u64) {
+        if self.check(number) == Sight::Seen
+            && let Some(word) = self.words.get_mut(Self::place(number / WORD))
+        {
+            *word &= !bit(number);
+        }
+    }
+
+    /// The highest number that is marked still; 0: none of those that the window spans.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        let oldest = self.highest.saturating_sub(Self::SIZE.saturating_sub(1));
+        let mut numbers = (oldest..=self.highest).rev();
+        numbers.find(|number| self.check(*number) == Sight::Seen).unwrap_or(0)
+    }
+
+    /// The window as `Taken` shows it: bit `i` of byte `j` is the number `last - 8j - i`.
     /// PROTOCOL.md 2.5.3.
     #[must_use]
     pub fn seen(&self) -> [u8; 128] {
         let mut seen = [0_u8; 128];
-        let mut number = self.highest;
+        let mut number = self.last();
         for byte in &mut seen {
             for i in 0..8 {
                 if self.check(number) == Sight::Seen {
@@ -204,6 +221,27 @@ mod tests {
         assert_eq!(window.check(5_000), Sight::Seen);
         assert_eq!(window.check(5_000 - 1_023), Sight::New);
         assert_eq!(window.check(5_000 - 1_024), Sight::Below);
+    }
+
+    #[test]
+    fn a_mark_that_is_taken_back_leaves_the_window_where_it_is() {
+        let mut window = Window1024::NEW;
+        for number in [10, 4_000, 4_001, 5_000] {
+            window.mark(number);
+        }
+        window.unmark(5_000);
+        assert_eq!((window.check(5_000), window.last()), (Sight::New, 4_001));
+        assert_eq!((window.seen()[0], window.highest()), (0b11, 5_000));
+        // What is too old to know stays so: it may have been taken.
+        window.unmark(10);
+        assert_eq!(window.check(10), Sight::Below);
+        assert_eq!(window.check(5_000 - 1_024), Sight::Below);
+        window.mark(5_000);
+        assert_eq!((window.check(5_000), window.last()), (Sight::Seen, 5_000));
+        for number in [4_000, 4_001, 5_000] {
+            window.unmark(number);
+        }
+        assert_eq!((window.last(), window.seen()), (0, [0; 128]));
     }
 
     #[test]

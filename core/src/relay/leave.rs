@@ -170,8 +170,12 @@ impl<P: Pool> Relay<'_, P> {
         session.flags.clear(Flags::JUMP);
         let in_flight = session.sending() == Sending::InFlight;
         let native = session.flags.has(Flags::NATIVE);
+        if native {
+            self.native_lost(slot);
+        }
         if !in_flight || cfg!(wardline_mutant = "freed_in_flight") {
             // Nothing of it is read by the kernel: give back what it holds now, not later.
+            let session = self.sessions.at_mut(slot);
             session.set_sending(Sending::No);
             let mut output = session.output;
             output.clear(&mut self.memory, Purpose::Output);
@@ -179,11 +183,8 @@ impl<P: Pool> Relay<'_, P> {
             self.unstall(slot);
             self.drop_cursor(slot);
         }
-        if native {
-            self.native_lost(slot);
-            if !in_flight {
-                self.drop_subs(slot);
-            }
+        if native && !in_flight {
+            self.drop_subs(slot);
         }
         self.mark(slot, Pending::CLOSE);
     }

@@ -347,6 +347,10 @@ impl<P: Pool> Relay<'_, P> {
     pub fn handle_send_failed(&mut self, now: Instant, conn: ConnId) {
         self.enter(now);
         let Some(slot) = self.find_or_late(conn) else { return };
+        if self.sessions.at(slot).flags.has(Flags::NATIVE) {
+            // While it is known what the socket had: some of that may have gone out.
+            self.native_lost(slot);
+        }
         let session = self.sessions.at_mut(slot);
         session.flight = Flight::default();
         session.set_sending(Sending::No);

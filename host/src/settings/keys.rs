@@ -180,6 +180,10 @@ settings! {
         messages_per_second: PerSecond = Rate(1_000), Restart;
         /// Bytes that a connection may send in a second; 0: no limit.
         bytes_per_second: Bytes = Bytes(8 << 20), Restart;
+        /// Messages that an identity may send in a second, in all its sessions; 0: no limit.
+        identity_messages_per_second: PerSecond = Rate(2_000), Restart;
+        /// Bytes that an identity may send in a second, in all its sessions; 0: no limit.
+        identity_bytes_per_second: Bytes = Bytes(16 << 20), Restart;
         /// Deliveries that a connection may cause in a second; 0: no limit.
         deliveries_per_second: PerSecond = Rate(1_000_000), Restart;
         /// What a topic keeps for who comes later.
@@ -202,6 +206,8 @@ settings! {
         handshakes_total_per_second: PerSecond = Rate(2_000), Restart;
         /// Connections that have not proved who they are.
         half_open: u32 = 1_024, Restart;
+        /// The same of one address.
+        half_open_per_prefix: u32 = 32, Restart;
     }
 
     /// How much a relay holds.

@@ -124,6 +124,8 @@ impl Settings {
             payload_bytes_max: bytes(native.max_payload.0),
             messages_per_second: native.messages_per_second.0,
             bytes_per_second: bytes(native.bytes_per_second.0),
+            identity_messages_per_second: native.identity_messages_per_second.0,
+            identity_bytes_per_second: bytes(native.identity_bytes_per_second.0),
             deliveries_per_second: native.deliveries_per_second.0,
             retention_bytes: bytes(native.retention_bytes.0),
             retention: native.retention.0,
@@ -133,6 +135,7 @@ impl Settings {
             puzzle_bits: u8::try_from(native.puzzle_bits).unwrap_or(u8::MAX),
             handshakes_per_second: native.handshakes_per_second.0,
             handshakes_total_per_second: native.handshakes_total_per_second.0,
+            half_open_per_prefix: native.half_open_per_prefix,
             ..NativeLimits::DEFAULT
         }
     }
@@ -153,15 +156,21 @@ impl Settings {
             ("native.handshakes_per_second", native.handshakes_per_second.0, 1),
             ("native.handshakes_total_per_second", native.handshakes_total_per_second.0, 1),
             ("native.half_open", native.half_open, 1),
+            ("native.half_open_per_prefix", native.half_open_per_prefix, 1),
         ];
         for (key, value, least) in counts {
             within(key, number(value), least, 1 << 24, &format!("{least} to 16777216"));
         }
         within("native.puzzle_bits", number(native.puzzle_bits), 0, 22, "0 to 22");
-        let (bytes, least) = (native.bytes_per_second.0, native.max_payload.0);
         let said = "0, or at least native.max_payload and less than 4GiB";
-        if bytes > 0 {
-            within("native.bytes_per_second", bytes, least, number(u32::MAX), said);
+        let least = native.max_payload.0;
+        for (key, bytes) in [
+            ("native.bytes_per_second", native.bytes_per_second.0),
+            ("native.identity_bytes_per_second", native.identity_bytes_per_second.0),
+        ] {
+            if bytes > 0 {
+                within(key, bytes, least, number(u32::MAX), said);
+            }
         }
         let most = number(u32::MAX);
         within("native.retention_bytes", native.retention_bytes.0, 0, most, "less than 4GiB");

@@ -36,6 +36,8 @@ open = "never"
 max_payload = "128KiB"
 messages_per_second = "500/s"
 bytes_per_second = "1MiB"
+identity_messages_per_second = "900/s"
+identity_bytes_per_second = "2MiB"
 deliveries_per_second = 100_000
 retention_bytes = "1MiB"
 retention = "2min"
@@ -47,6 +49,7 @@ puzzle_bits = 16
 handshakes_per_second = 5
 handshakes_total_per_second = 50
 half_open = 64
+half_open_per_prefix = 8
 
 [limits]
 connections = 100

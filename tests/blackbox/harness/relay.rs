@@ -109,6 +109,8 @@ impl Launch {
             .set("native.messages_per_second", "0")
             .set("native.bytes_per_second", "0")
             .set("native.deliveries_per_second", "0")
+            .set("native.identity_messages_per_second", "0")
+            .set("native.identity_bytes_per_second", "0")
     }
 
     /// So many shards; [`Relay::dial_shard`] reaches each.

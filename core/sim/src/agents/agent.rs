@@ -245,11 +245,13 @@ impl Side<'_> {
             bits |= flags::VERDICT;
         }
         let mut forbidden = false;
-        if rng.one_in(40) && !self.calm {
-            bits |= flags::BRIDGED;
-            forbidden = true;
-        }
         let who = &mut self.agents[agent];
+        let bridges = self.rights.bridges(&who.identity);
+        let often = if bridges { 4 } else { 40 };
+        if rng.one_in(often) && !self.calm {
+            bits |= flags::BRIDGED;
+            forbidden = !bridges;
+        }
         who.mid += if rng.one_in(30) { 1 + rng.below(900) } else { 1 };
         let nth = self.truth.msgs.len();
         if rng.one_in(25) && nth < 100_000 && !self.calm {
@@ -259,7 +261,8 @@ impl Side<'_> {
             bits |= flags::ENVELOPE;
             let own = rng.one_in(2);
             let sender = if own { *who.identity.as_bytes() } else { [9; 32] };
-            forbidden |= !own;
+            // A bridge passes on what others said.
+            forbidden |= !own && bits & flags::BRIDGED == 0;
             rest[8 - front..40 - front].copy_from_slice(&sender);
         }
         let header = FrameHeader {

@@ -91,7 +91,10 @@ impl Side<'_> {
         assert!(sub.reads, "a frame of a topic that is not read");
         assert!(sub.expected.is_none(), "a gap was not told");
         assert!(offset >= sub.pos, "{} again at {}", offset, sub.pos);
-        let sub = self.hole(index, sub, offset);
+        let bridges = self.rights.bridges(&self.agents[link.agent].identity);
+        let bridged = frame.header.has(flags::BRIDGED);
+        assert!(!bridges || !bridged, "a bridge was handed what came over one");
+        let sub = self.hole(index, sub, offset, bridges);
         let (key, echo, from) = ((sub.name, sub.epoch), sub.echo, sub.from);
         sub.pos = offset + 1;
         let presence = sub.presence;
@@ -114,11 +117,11 @@ impl Side<'_> {
         }
     }
 
-    /// Numbers before `to` did not come: they can only be its own.
-    fn hole<'l>(&mut self, index: usize, sub: &'l mut Sub, to: u64) -> &'l mut Sub {
+    /// Numbers before `to` did not come: they can only be its own, or have come over a bridge.
+    fn hole<'l>(&mut self, index: usize, sub: &'l mut Sub, to: u64, bridges: bool) -> &'l mut Sub {
         for number in sub.pos..to {
             let own = !sub.echo && number >= sub.from;
-            assert!(own, "connection {index} was not sent {number} of {}", sub.name);
+            assert!(own || bridges, "connection {index} was not sent {number} of {}", sub.name);
             self.truth.own.push((sub.name, sub.epoch, number, index));
             self.states.hit(State::OwnLeftOut);
         }
@@ -136,7 +139,8 @@ impl Side<'_> {
         assert!(sub.reads && from >= sub.pos, "a gap from {from} at {}", sub.pos);
         let reason = GapReason::ALL[usize::from(reason)];
         let known = (from, to, reason);
-        let sub = self.hole(index, sub, from);
+        let bridges = self.rights.bridges(&self.agents[link.agent].identity);
+        let sub = self.hole(index, sub, from, bridges);
         let recv_max = self.agents[link.agent].recv_max as usize;
         let payload_max = self.plan.limits.native.payload_bytes_max as usize;
         match reason {
@@ -189,7 +193,10 @@ impl Side<'_> {
         assert_eq!(sent, (header.kind, header.mid, header.corr, header.class), "another message");
         assert_eq!((said.header.flags, said.header.ttl_ms), (header.flags, header.ttl_ms));
         assert!(!said.forbidden, "message {msg} may not be said");
+        let bridges = self.rights.bridges(&self.agents[link.agent].identity);
+        assert!(!bridges || !header.has(flags::BRIDGED), "a bridge was handed what came over one");
         assert!(said.direct.is_none(), "message {msg} was taken twice");
+        assert!(said.nacks < said.txs.len(), "message {msg} was refused and is here");
         self.truth.msgs[msg].direct = Some(header.offset);
         self.is_taken(msg);
         match header.kind {

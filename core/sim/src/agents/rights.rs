@@ -2,14 +2,14 @@
 
 use core::net::IpAddr;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wardline_core::native::Identity;
 use wardline_core::{Access, Right};
 
 /// The rights that come and go.
-pub(crate) const RIGHTS: [Right; 6] =
-    [Right::Connect, Right::Publish, Right::Subscribe, Right::Request, Right::Who, Right::Bridge];
+pub(crate) const RIGHTS: [Right; 5] =
+    [Right::Connect, Right::Publish, Right::Subscribe, Right::Request, Right::Who];
 
 /// Since when a right is denied, and when it last was given back.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +24,8 @@ pub(crate) struct Rights {
     denied: RefCell<BTreeMap<([u8; 32], usize), Denied>>,
     /// Counts the changes.
     version: Cell<u32>,
+    /// Who may bridge, from the beginning to the end.
+    bridges: RefCell<BTreeSet<[u8; 32]>>,
 }
 
 impl Rights {
@@ -37,6 +39,16 @@ impl Rights {
         } else if may && item.since.take().is_some() {
             item.until = Some(step);
         }
+    }
+
+    /// Somebody may bridge, which is a right of few.
+    pub(crate) fn let_bridge(&self, who: &Identity) {
+        self.bridges.borrow_mut().insert(*who.as_bytes());
+    }
+
+    /// Whether somebody may.
+    pub(crate) fn bridges(&self, who: &Identity) -> bool {
+        self.bridges.borrow().contains(who.as_bytes())
     }
 
     /// Gives everything back.
@@ -67,8 +79,10 @@ impl Rights {
 
 impl Access for Rights {
     fn may(&self, who: &Identity, _: IpAddr, right: Right, _: &[u8]) -> bool {
-        // Nobody bridges who was not told to: that is a right of few.
-        right != Right::Bridge && self.of(who, right).since.is_none()
+        if right == Right::Bridge {
+            return self.bridges(who);
+        }
+        self.of(who, right).since.is_none()
     }
 
     fn version(&self) -> u32 {

@@ -73,6 +73,10 @@ states! {
     BelowWindow,
     /// directs were lost, as a later connection was told
     DirectLost,
+    /// what was queued for a peer came back, after a PONG
+    Returned,
+    /// a bridge was not handed what came over one
+    BridgedLeftOut,
     /// a sender was out of tokens
     Held,
     /// a send was under way with bodies of logs in it, and was cancelled

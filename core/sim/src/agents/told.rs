@@ -1,9 +1,10 @@
 //! What the relay tells a native client, and what follows from it.
 
 use wardline_core::Right;
-use wardline_core::native::{Code, FrameKind, ServerControl};
+use wardline_core::native::{Code, FrameKind, ServerControl, flags};
 
 use super::link::{Ask, Link, Sent};
+use super::net::Owner;
 use super::reader::Sub;
 use super::side::Side;
 use super::states::State;
@@ -135,8 +136,8 @@ impl Side<'_> {
         let truth = &self.truth;
         let mut of = link.sent.iter_mut();
         let sent = of.find(|sent| truth.msgs[sent.msg].header.mid == mid && sent.nacked.is_none());
-        let sent = sent.expect("a NACK of what was not sent");
         let code = Code::from_wire(code).expect("a code that is none");
+        let Some(sent) = sent else { return self.returned(link, mid, code) };
         sent.nacked = Some(code);
         let (msg, step) = (sent.msg, sent.step);
         let said = &self.truth.msgs[msg];
@@ -146,7 +147,9 @@ impl Side<'_> {
         let (due, state) = match code {
             Code::Forbidden => {
                 let gone = said.name.is_some_and(|name| link.number(name).is_none());
-                let due = said.forbidden || gone || self.may_be_denied(&who, right, step);
+                let to_bridge = !publish && said.header.flags & flags::BRIDGED != 0;
+                let due =
+                    said.forbidden || gone || to_bridge || self.may_be_denied(&who, right, step);
                 (due, State::NackForbidden)
             }
             Code::NoRoute => (!publish, State::NackNoRoute),
@@ -162,7 +165,37 @@ impl Side<'_> {
             _ => (false, State::NackBusy),
         };
         assert!(due, "message {msg} was refused without a cause: {code:?}");
+        // It is one of another that was not refused by then.
+        let said = &self.truth.msgs[msg];
+        let first = code != Code::Duplicate || said.nacks + 1 < said.txs.len();
+        assert!(first, "message {msg} is no duplicate");
         self.states.hit(state);
+        self.refused_once_more(msg);
+    }
+
+    /// What was queued for a peer comes back, for its connection ended: a PONG said before that it
+    /// was taken.
+    fn returned(&mut self, link: &Link, mid: u64, code: Code) {
+        let own = Owner::Agent(link.agent);
+        let mut all = self.truth.msgs.iter().enumerate().rev();
+        let msg = all.find(|(_, said)| said.header.mid == mid && said.owner == own);
+        let (msg, said) = msg.expect("a NACK of what was not sent");
+        let peer = said.header.kind != FrameKind::Publish && !said.txs.is_empty();
+        // An answer to the second may be the one to the first, and what is left is any.
+        let due = peer && (said.nacks > 0 || matches!(code, Code::NoRoute | Code::Busy));
+        assert!(due, "message {msg} came back without a cause: {code:?}");
+        self.states.hit(State::Returned);
+        self.refused_once_more(msg);
+    }
+
+    /// What was refused as often as it was sent nobody has.
+    fn refused_once_more(&mut self, msg: usize) {
+        let said = &mut self.truth.msgs[msg];
+        said.nacks += 1;
+        assert!(said.nacks <= said.txs.len(), "message {msg} was refused too often");
+        let peer = said.header.kind != FrameKind::Publish;
+        let had = peer && said.direct.is_some();
+        assert!(!had || said.nacks < said.txs.len(), "message {msg} was had and refused");
     }
 
     fn verdict(&mut self, link: &mut Link, mid: u64, offset: u64, readers: u32) {

@@ -29,6 +29,8 @@ pub(crate) struct Msg {
     /// It is known that it was taken.
     pub(crate) taken: bool,
     pub(crate) txs: Vec<Tx>,
+    /// How often it was refused, before it was taken or after.
+    pub(crate) nacks: usize,
     /// Topic, life of the topic, number.
     pub(crate) place: Option<(usize, u64, u64)>,
     /// As which number it came to its receiver.
@@ -90,6 +92,7 @@ impl Truth {
             forbidden: false,
             taken: false,
             txs: Vec::new(),
+            nacks: 0,
             place: None,
             direct: None,
             lines: BTreeSet::new(),

@@ -89,7 +89,12 @@ impl<'s, 'b> World<'s, 'b> {
             let recv_max = rng.pick(&[1_024, 1_072, 4_096, 65_584]);
             Agent::new(nth, identity, nth >= plan.agents, rng.below(1 << 40), recv_max)
         });
-        let agents = agents.collect();
+        let agents: Vec<Agent> = agents.collect();
+        for agent in &agents {
+            if rng.one_in(4) {
+                rights.let_bridge(&agent.identity);
+            }
+        }
         let texts = (0..plan.texts).map(|nth| Reader::new(nth % 2 % lines.len().max(1)));
         let texts = texts.collect();
         let side = Side {

@@ -24,6 +24,9 @@ impl<P: Pool> Relay<'_, P> {
             }
             if conn.half.is_some() {
                 halves = halves.saturating_add(1);
+                if self.prefixes.at(session.prefix).half_open == 0 {
+                    invariant_failed("a handshake that its prefix does not count");
+                }
                 if self.natives.halves.at(conn.half).conn != slot {
                     invariant_failed("a handshake of another connection");
                 }
@@ -69,6 +72,10 @@ impl<P: Pool> Relay<'_, P> {
                 continue;
             }
             used = used.saturating_add(1);
+            let chief = self.natives.entries.at(item.chief);
+            if chief.used == 0 || chief.identity != item.identity || chief.chief != item.chief {
+                invariant_failed("a session whose buckets are somebody else's");
+            }
             lost = lost.saturating_add(u32::from(item.conn.is_none()));
             if item.conn.is_some() && self.natives.conn(item.conn).entry != entry {
                 invariant_failed("a session whose connection has another");

@@ -13,13 +13,15 @@ use crate::event::{Event, Reason};
 use crate::fault::PeerFault;
 use crate::id::Ref;
 use crate::log::{Log, Walk};
-use crate::native::{Code, GapReason, ServerControl};
+use crate::native::{Code, GapReason, ServerControl, flags};
 use crate::relay::{Gather, Relay};
 use crate::session::{Flags, Flight, Pending, Phase, Sending};
 use crate::storage::{Memory, Pool, Purpose, Range, copy};
 
 /// The most bytes of one batch: who is behind has to have all of it before it can look at any.
 const BATCH_BYTES: u32 = 64 << 10;
+/// Blocks beyond those of the bodies that it takes to copy them: those that are not full.
+const FLAT_BLOCKS: u32 = 3;
 /// Bytes that are copied at a time.
 const PART: usize = 256;
 
@@ -157,15 +159,20 @@ impl<P: Pool> Relay<'_, P> {
         if !self.is_sent_to(slot) {
             return false;
         }
+        let bridges = self.cursors.at(cursor).sub & sub::BRIDGES != 0;
+        if bridges {
+            self.skip_bridged(slot, cursor);
+        }
         let body_max = self.natives.conn(slot).records.sending.body_max();
         let most = body_max.min(BATCH_BYTES).min(room.max(self.limits.slow_send_bytes));
-        let Some((len, plain)) = self.stretch(slot, cursor, most, body_max) else {
+        let which = if bridges { Which::NotBridged } else { Which::All };
+        let Some((len, plain)) = self.stretch(slot, cursor, most, body_max, which) else {
             self.skip_frame(slot, cursor);
             return true;
         };
         if len == 0 {
             if self.cursors.at(cursor).is_behind() {
-                // All that stands there is its own.
+                // All that stands there is its own, or came over a bridge and it is one.
                 self.advance_native(slot, cursor, 0);
             }
             return self.cursors.at(cursor).is_due();
@@ -197,7 +204,15 @@ impl<P: Pool> Relay<'_, P> {
 
     /// How many bytes a batch has from where a cursor stands, at most `most` but at least a frame;
     /// and whether they are all that stands there. None: the first frame is over `body_max`.
-    fn stretch(&self, slot: Ref, cursor: Ref, most: u32, body_max: u32) -> Option<(u32, bool)> {
+    /// It ends before a frame that is not one of `which`.
+    fn stretch(
+        &self,
+        slot: Ref,
+        cursor: Ref,
+        most: u32,
+        body_max: u32,
+        which: Which,
+    ) -> Option<(u32, bool)> {
         let item = self.cursors.at(cursor);
         let log = &self.topics.at(item.topic).frames;
         if !item.is_behind() {
@@ -208,7 +223,7 @@ impl<P: Pool> Relay<'_, P> {
         // Before that it reads what was there when it came, its slot's former owner's too.
         let end = if item.pos < item.own_from { item.own_from } else { log.head };
         let all = end.saturating_sub(item.pos);
-        if plain && all <= u64::from(most) {
+        if plain && all <= u64::from(most) && which == Which::All {
             return Some((u32::try_from(all).unwrap_or(0), true));
         }
         let mut len = 0_u64;
@@ -222,7 +237,10 @@ impl<P: Pool> Relay<'_, P> {
                 }
             }
             let at = Place { link: walk.link, pos: walk.pos };
-            let frame = frames_log::frame_len(&self.memory, log, at);
+            let (frame, bits) = frames_log::frame_front(&self.memory, log, at);
+            if !which.holds(bits) {
+                break;
+            }
             let alone = len == 0 && frame <= u64::from(body_max);
             if len.saturating_add(frame) > u64::from(most) && !alone {
                 if len == 0 {
@@ -273,6 +291,16 @@ impl<P: Pool> Relay<'_, P> {
         digest
     }
 
+    /// What came over a bridge is not handed to one: its numbers are left out, as its own are.
+    fn skip_bridged(&mut self, slot: Ref, cursor: Ref) {
+        let most = BATCH_BYTES.max(self.limits.native.payload_bytes_max);
+        let run = self.stretch(slot, cursor, most, u32::MAX, Which::Bridged);
+        if let Some((len, _)) = run.filter(|(len, _)| *len > 0) {
+            self.stats.bridged_left_out.bump();
+            self.advance_native(slot, cursor, len);
+        }
+    }
+
     /// A frame that the reader cannot take is told as a gap.
     fn skip_frame(&mut self, slot: Ref, cursor: Ref) {
         let item = *self.cursors.at(cursor);
@@ -319,6 +347,7 @@ impl<P: Pool> Relay<'_, P> {
 
     /// A send has ended: so much of it was taken.
     pub(in crate::relay) fn sent_native(&mut self, slot: Ref, taken: u32) {
+        self.peers_sent(slot, taken);
         let mut left = taken;
         while left > 0 && self.natives.conn(slot).batch_count > 0 {
             let Some(batch) = self.natives.conn_mut(slot).batches.first_mut() else { break };
@@ -391,7 +420,10 @@ impl<P: Pool> Relay<'_, P> {
     fn flatten(&mut self, slot: Ref) -> bool {
         let conn = *self.natives.conn(slot);
         let mut flat = Chain::EMPTY;
-        let mut whole = true;
+        let bodies = conn.bodies_before(u32::MAX);
+        // Or none of it: what is moved half way cannot be gone through any more.
+        let room = self.limits.blocks_for(bodies).saturating_add(FLAT_BLOCKS);
+        let mut whole = conn.batch_count == 0 || room <= self.memory.blocks_free();
         for batch in conn.batches.iter().take(usize::from(conn.batch_count)) {
             whole = whole && self.move_own(slot, batch.own, &mut flat);
             let item = self.cursors.at(batch.cursor);
@@ -409,7 +441,9 @@ impl<P: Pool> Relay<'_, P> {
         let rest = self.sessions.at(slot).output;
         flat.join(&mut self.memory, rest);
         self.sessions.at_mut(slot).output = flat;
+        let before = conn.peers_from.checked_sub(1).map_or(0, |from| conn.bodies_before(from));
         let conn = self.natives.conn_mut(slot);
+        conn.peers_from = conn.peers_from.saturating_add(before);
         conn.batches = [Batch::default(); BATCHES];
         conn.batch_count = 0;
         true
@@ -492,6 +526,24 @@ impl<P: Pool> Relay<'_, P> {
         self.stats.gap_messages.add(to.saturating_sub(from));
         let conn = self.id(slot);
         self.tell(Event::Gap { conn, from, to });
+    }
+}
+
+/// Which frames a stretch may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    All,
+    Bridged,
+    NotBridged,
+}
+
+impl Which {
+    const fn holds(self, bits: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Bridged => bits & flags::BRIDGED != 0,
+            Self::NotBridged => bits & flags::BRIDGED == 0,
+        }
     }
 }
 

@@ -106,8 +106,12 @@ impl<P: Pool> Relay<'_, P> {
             known => known,
         };
         let now = self.now;
+        let other = self.next_entry(identity, None);
+        let chief = other.map_or(entry, |other| self.natives.entries.at(other).chief);
         let item = self.natives.entries.at_mut(entry);
         *item = Entry { generation, device, identity: *identity, ..bytemuck::Zeroable::zeroed() };
+        item.since = generation;
+        item.chief = chief;
         item.used = 1;
         item.born_at = now;
         if let Some(first) = self.natives.entry_buckets.get_mut(bucket) {
@@ -134,6 +138,15 @@ impl<P: Pool> Relay<'_, P> {
         let found = self.natives.entries.find(slot).ok_or(Lost::NoRoute)?;
         let same = found.used != 0 && found.generation == generation && shard == self.links.shard;
         if same && !self.is_expired(found) { Ok(slot) } else { Err(Lost::NoRoute) }
+    }
+
+    /// The session that once had a handle, and has the window of then.
+    pub(super) fn entry_that_was(&self, handle: u64) -> Option<Ref> {
+        let (shard, generation, slot) = split(handle);
+        let found = self.natives.entries.find(Ref(slot)).filter(|found| found.used != 0)?;
+        let age = found.generation.wrapping_sub(generation);
+        let same = age <= found.generation.wrapping_sub(found.since);
+        (same && shard == self.links.shard && !self.is_expired(found)).then_some(Ref(slot))
     }
 
     /// The connection that a handle leads to now.
@@ -163,6 +176,7 @@ impl<P: Pool> Relay<'_, P> {
         let item = self.natives.entries.at_mut(entry);
         if established.epoch_ms() > item.epoch_ms {
             item.window = Window1024::NEW;
+            item.since = item.generation;
             item.direct = 0;
         }
         item.epoch_ms = established.epoch_ms();
@@ -178,12 +192,14 @@ impl<P: Pool> Relay<'_, P> {
         self.supersede(entry);
         self.unlink_lost(entry);
         self.natives.entries.at_mut(entry).conn = slot;
+        let handle = self.handle_of_entry(entry);
         let conn = self.natives.conn_mut(slot);
         conn.set_stage(Stage::Live);
         conn.entry = entry;
+        conn.handle = handle;
         conn.records = records;
         let item = self.natives.entries.at(entry);
-        let (mid, seen, direct) = (item.window.highest(), item.window.seen(), item.direct);
+        let (mid, seen, direct) = (item.window.last(), item.window.seen(), item.direct);
         self.tell_native(slot, &ServerControl::Taken { mid, seen: &seen, direct });
         self.arm(slot);
     }
@@ -269,8 +285,30 @@ impl<P: Pool> Relay<'_, P> {
                 }
             }
         }
+        self.hand_buckets_on(entry, bucket);
         self.natives.entries.at_mut(entry).wipe();
         self.natives.entries.give(entry);
+    }
+
+    /// What an identity spent is known to its other sessions still. `entry` is in no bucket of the
+    /// table any more.
+    fn hand_buckets_on(&mut self, entry: Ref, bucket: usize) {
+        let old = *self.natives.entries.at(entry);
+        let mut chief = Ref::NONE;
+        let mut at = self.natives.entry_buckets.get(bucket).map_or(Ref::NONE, |first| first.0);
+        while let Some(here) = at.some() {
+            let item = self.natives.entries.at_mut(here);
+            at = item.next;
+            if item.chief != entry {
+                continue;
+            }
+            if chief.is_none() {
+                chief = here;
+                item.messages = old.messages;
+                item.bytes = old.bytes;
+            }
+            item.chief = chief;
+        }
     }
 
     /// Connections that wait for a session which another has, or which is over.

@@ -43,9 +43,16 @@ fn read<P: Pool>(memory: &Memory<'_, P>, log: &Log, from: Place, to: &mut [u8]) 
 
 /// Bytes of the frame that begins there, its header included.
 pub(super) fn frame_len<P: Pool>(memory: &Memory<'_, P>, log: &Log, at: Place) -> u64 {
-    let mut len = [0_u8; 4];
-    read(memory, log, at, &mut len);
-    u64::from(u32::from_le_bytes(len)).saturating_add(FRAME_HEADER_BYTES as u64)
+    frame_front(memory, log, at).0
+}
+
+/// The same, and its flags.
+pub(super) fn frame_front<P: Pool>(memory: &Memory<'_, P>, log: &Log, at: Place) -> (u64, u16) {
+    let mut front = [0_u8; 8];
+    read(memory, log, at, &mut front);
+    let front = u64::from_le_bytes(front);
+    let len = (front & 0xFFFF_FFFF).saturating_add(FRAME_HEADER_BYTES as u64);
+    (len, (front >> 48) as u16)
 }
 
 /// The number of the frame that begins there; at the head, that of the next one.

@@ -142,12 +142,26 @@ impl<P: Pool> Relay<'_, P> {
             return Ok(Step::More(missing));
         }
         let admitted = wait.hello(bytes.get(..HELLO_BYTES).unwrap_or_default())?;
-        let admitted = admitted.address(Answer::Yes)?;
+        let admitted = admitted.address(self.address_has_room(slot))?;
         let half = self.natives.halves.take().ok_or(Ended::from(Code::Overloaded))?;
+        let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
+        prefix.half_open = prefix.half_open.saturating_add(1);
         self.natives.conn_mut(slot).half = half;
         self.natives.halves.at_mut(half).conn = slot;
         self.answer(slot, half, admitted)?;
         Ok(Step::Took(HELLO_BYTES))
+    }
+
+    /// Whether the address may have one more handshake under way.
+    fn address_has_room(&mut self, slot: Ref) -> Answer {
+        let session = self.sessions.at(slot);
+        let under_way = self.prefixes.at(session.prefix).half_open;
+        let most = self.limits.native.half_open_per_prefix;
+        if under_way < most || session.flags.has(Flags::EXEMPT) {
+            return Answer::Yes;
+        }
+        self.stats.half_open_refused.bump();
+        Answer::No(Ended { code: Code::TooManyConnections, retry_ms: RETRY_MS })
     }
 
     /// RESUMED to who proves that it has a session's secret, else CHALLENGE.
@@ -359,6 +373,8 @@ impl<P: Pool> Relay<'_, P> {
         if entry.is_some() {
             self.unlink_rival(entry, half, rival);
         }
+        let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
+        prefix.half_open = prefix.half_open.saturating_sub(1);
         self.natives.halves.at_mut(half).wipe();
         self.natives.halves.give(half);
     }

@@ -5,7 +5,7 @@
 //! input are frames that were checked.
 
 use super::greet::Step;
-use super::slots::{Native, Stage};
+use super::slots::{Entry, Native, Stage};
 use crate::id::Ref;
 use crate::limits::NativeLimits;
 use crate::native::{Code, Frame, Next, RECORD_HEADER_BYTES, Record, ServerControl};
@@ -250,6 +250,8 @@ impl<P: Pool> Relay<'_, P> {
                 self.stats.closes.bump();
                 let survives = Code::from_wire(close.code).is_some_and(Code::session_survives);
                 self.detach(slot, survives);
+                // It takes nothing any more, although it is sent all that was tagged.
+                self.return_queued(slot);
                 self.end_native(slot, Code::Normal, 0);
             }
             Record::Rekeyed => self.charge_control(slot),
@@ -273,17 +275,34 @@ impl<P: Pool> Relay<'_, P> {
         let rates = Rates::of(&self.limits.native);
         let struck = self.sessions.at(slot).throttled_until > now;
         let cost = if struck { 10 } else { 1 };
-        let spent = Spent::of(self.natives.conn(slot));
+        let spent = Spent::of(self.natives.conn(slot), self.chief_of(slot));
         if let Some(spent) = spent.after(&rates, now, bytes as usize, readers, cost) {
-            return Ok(spent);
+            let charged = bytes.max(CHARGE_MIN);
+            if let Some(common) = spent.common.after(&rates, now, (cost, charged)) {
+                return Ok(Spent { common, ..spent });
+            }
+            self.stats.identity_held.bump();
         }
         self.stats.native_held.bump();
         self.sessions.at_mut(slot).held_until = now.after(REFILL);
         Err(Stop::Held)
     }
 
+    /// The session that has the buckets of all those of an identity.
+    pub(super) fn chief_of(&self, slot: Ref) -> &Entry {
+        let chief = self.natives.entries.at(self.natives.conn(slot).entry).chief;
+        self.natives.entries.at(chief)
+    }
+
     /// Notes what a frame cost, once it was taken.
     pub(super) fn spend(&mut self, slot: Ref, spent: Spent, bytes: u32) {
+        // Its session may have ended over it.
+        if let Some(entry) = self.natives.conn(slot).entry.some() {
+            let chief = self.natives.entries.at(entry).chief;
+            let chief = self.natives.entries.at_mut(chief);
+            chief.messages = spent.common.messages;
+            chief.bytes = spent.common.bytes;
+        }
         let conn = self.natives.conn_mut(slot);
         if !cfg!(wardline_mutant = "native_rate_not_charged") {
             conn.messages = spent.messages;
@@ -372,6 +391,8 @@ pub(super) struct Rates {
     messages: Option<Rate>,
     bytes: Option<Rate>,
     deliveries: Option<Rate>,
+    /// Of all sessions of an identity.
+    common: (Option<Rate>, Option<Rate>),
 }
 
 impl Rates {
@@ -381,11 +402,57 @@ impl Rates {
         };
         let (messages, bytes) = (limits.messages_per_second, limits.bytes_per_second);
         let deliveries = limits.deliveries_per_second;
+        let of_messages = |units: u32| rate(units, units.saturating_mul(2));
+        let least = limits.payload_bytes_max.saturating_mul(2);
+        let of_bytes = |units: u32| rate(units, units.max(least));
         Self {
-            messages: rate(messages, messages.saturating_mul(2)),
-            bytes: rate(bytes, bytes.max(limits.payload_bytes_max.saturating_mul(2))),
+            messages: of_messages(messages),
+            bytes: of_bytes(bytes),
             deliveries: rate(deliveries, deliveries),
+            common: (
+                of_messages(limits.identity_messages_per_second),
+                of_bytes(limits.identity_bytes_per_second),
+            ),
         }
+    }
+}
+
+/// The buckets that all sessions of an identity share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Common {
+    messages: Bucket,
+    bytes: Bucket,
+}
+
+impl Common {
+    /// The same after so many messages of so many bytes together, if they hold that much.
+    pub(super) fn after(
+        self,
+        rates: &Rates,
+        now: Instant,
+        (messages, bytes): (u32, u32),
+    ) -> Option<Self> {
+        Some(Self {
+            messages: taken(self.messages, rates.common.0, now, messages)?,
+            bytes: taken(self.bytes, rates.common.1, now, bytes)?,
+        })
+    }
+
+    /// How many messages, and bytes, they hold.
+    pub(super) fn left(self, rates: &Rates, now: Instant) -> (u64, usize) {
+        let left = |bucket: Bucket, rate: Option<Rate>| {
+            rate.map_or(u32::MAX, |rate| bucket.left(rate, now))
+        };
+        let bytes = left(self.bytes, rates.common.1) as usize;
+        (u64::from(left(self.messages, rates.common.0)), bytes)
+    }
+}
+
+/// A bucket after so many units were taken. More at once than it ever holds is what it holds.
+fn taken(bucket: Bucket, rate: Option<Rate>, now: Instant, units: u32) -> Option<Bucket> {
+    match rate {
+        Some(rate) => bucket.after(rate, now, units.min(rate.burst)),
+        None => Some(bucket),
     }
 }
 
@@ -395,14 +462,21 @@ pub(super) struct Spent {
     messages: Bucket,
     bytes: Bucket,
     deliveries: Bucket,
+    pub(super) common: Common,
 }
 
 impl Spent {
-    pub(super) const fn of(conn: &Native) -> Self {
-        Self { messages: conn.messages, bytes: conn.bytes, deliveries: conn.deliveries }
+    pub(super) const fn of(conn: &Native, chief: &Entry) -> Self {
+        Self {
+            messages: conn.messages,
+            bytes: conn.bytes,
+            deliveries: conn.deliveries,
+            common: Common { messages: chief.messages, bytes: chief.bytes },
+        }
     }
 
-    /// The same after one more frame of so many bytes for so many readers, if they hold that much.
+    /// The same after one more frame of so many bytes for so many readers, if they hold that much;
+    /// what its identity shares is left to the caller.
     pub(super) fn after(
         &self,
         rates: &Rates,
@@ -411,16 +485,13 @@ impl Spent {
         readers: u32,
         cost: u32,
     ) -> Option<Self> {
-        let take = |bucket: Bucket, rate: Option<Rate>, units: u32| match rate {
-            // More at once than it ever holds is what it holds.
-            Some(rate) => bucket.after(rate, now, units.min(rate.burst)),
-            None => Some(bucket),
-        };
+        let take = |bucket, rate, units| taken(bucket, rate, now, units);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).max(CHARGE_MIN);
         Some(Self {
             messages: take(self.messages, rates.messages, cost)?,
             bytes: take(self.bytes, rates.bytes, bytes)?,
             deliveries: take(self.deliveries, rates.deliveries, readers)?,
+            common: self.common,
         })
     }
 }

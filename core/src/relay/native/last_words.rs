@@ -77,6 +77,7 @@ impl<P: Pool> Relay<'_, P> {
     pub(in crate::relay) fn native_lost(&mut self, slot: Ref) {
         self.detach(slot, true);
         self.drop_half(slot);
+        self.return_queued(slot);
         let conn = self.natives.conn_mut(slot);
         conn.set_stage(Stage::Over);
         conn.batch_count = 0;

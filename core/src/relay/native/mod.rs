@@ -26,6 +26,7 @@ mod last_words;
 mod ordinary;
 mod peers;
 mod publish;
+mod returned;
 mod slots;
 mod topics;
 

@@ -77,11 +77,14 @@ impl<P: Pool> Relay<'_, P> {
             return 0;
         }
         let Some(room) = item.frames.same_run(&mut self.memory, slot) else { return 0 };
+        let chief = self.natives.entries.at(conn.entry).chief;
+        let mut spent = Spent::of(&conn, self.natives.entries.at(chief));
+        let (messages_max, bytes_max) = spent.common.left(&rates, now);
         let entry = self.natives.entries.at_mut(conn.entry);
-        let mut spent = Spent::of(&conn);
         let (mut taken, mut charged, mut messages) = (0_usize, 0_usize, 0_u64);
         while *share > 0
             && charged < turn
+            && messages < messages_max
             && let Some(rest) = bytes.get(taken..)
             && let Some(head) = Head::read(rest)
         {
@@ -91,19 +94,21 @@ impl<P: Pool> Relay<'_, P> {
             let (Some(frame), Some(after)) = (rest.get(..whole), afforded) else { break };
             let end = taken.saturating_add(whole);
             let Some(out) = room.get_mut(taken..end).filter(|_| fresh) else { break };
-            if !head.is_ordinary(number) {
+            let cost = whole.max(CHARGE_MIN as usize);
+            if !head.is_ordinary(number) || charged.saturating_add(cost) > bytes_max {
                 break;
             }
             copy(out, frame);
             relabel(out, 0, peer, item.frames.messages.saturating_add(messages));
             entry.window.mark(head.mid);
             spent = after;
-            let cost = whole.max(CHARGE_MIN as usize);
             charged = charged.saturating_add(cost);
             *share = share.saturating_sub(cost);
             messages = messages.saturating_add(1);
             taken = end;
         }
+        let both = (messages as u32, u32::try_from(charged).unwrap_or(u32::MAX));
+        spent.common = spent.common.after(&rates, now, both).unwrap_or(spent.common);
         if taken > 0 {
             self.took_ordinary(slot, spent, (taken, charged, messages));
         }

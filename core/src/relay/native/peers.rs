@@ -5,13 +5,13 @@ use super::entries::{Lost, handle};
 use super::publish::Outcome;
 use crate::access::Right;
 use crate::id::Ref;
-use crate::native::{Code, FRAME_HEADER_BYTES, Frame, FrameHeader, ServerControl};
+use crate::native::{Code, FRAME_HEADER_BYTES, Frame, FrameHeader, ServerControl, flags};
 use crate::relay::Relay;
 use crate::session::{Flags, Phase};
 use crate::storage::{Pool, Purpose};
 
 /// When who found a peer busy may try again.
-const RETRY_MS: u32 = 100;
+pub(super) const RETRY_MS: u32 = 100;
 /// Of its allowance in bytes, in percent, from which a peer that does not read is sent no more.
 const LAG_BUSY: u64 = 75;
 
@@ -30,6 +30,9 @@ impl<P: Pool> Relay<'_, P> {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         if len > self.natives.conn(peer).records.sending.body_max() {
             return Outcome::Refused(Code::TooLarge, 0);
+        }
+        if frame.header.has(flags::BRIDGED) && self.may(peer, Right::Bridge, b"") {
+            return Outcome::Refused(Code::Forbidden, 0);
         }
         let waits = self.sessions.at(peer).output.len().saturating_add(len);
         if waits > self.limits.native.direct_bytes || self.is_far_behind(peer) {
@@ -58,6 +61,10 @@ impl<P: Pool> Relay<'_, P> {
         item.direct = item.direct.saturating_add(step);
         self.stats.directs.bump();
         let mut output = self.sessions.at(peer).output;
+        let conn = self.natives.conn_mut(peer);
+        if conn.peers_from == 0 {
+            conn.peers_from = output.len().saturating_add(1);
+        }
         let mut said = true;
         for part in [&record[..], &header, frame.payload] {
             said = said && output.push(&mut self.memory, Purpose::Output, part).is_ok();

@@ -153,18 +153,23 @@ impl<P: Pool> Relay<'_, P> {
 
     /// Asks what the owner of a session may do on a topic, where somebody's rights have changed
     /// since it was asked last.
-    fn ask_rights(&mut self, slot: Ref, cursor: Ref) {
+    pub(super) fn ask_rights(&mut self, slot: Ref, cursor: Ref) {
         let version = self.natives.access.version().max(1);
         let item = *self.cursors.at(cursor);
-        if item.rights == version {
+        // Of one that is ending nobody can be asked any more: what was known holds.
+        if item.rights == version || self.natives.conn(slot).entry.is_none() {
             return;
         }
         let may = |right| self.may_on(slot, right, item.topic);
         let publish = if may(Right::Publish) { sub::MAY_PUBLISH } else { 0 };
         let connect = self.may(slot, Right::Connect, b"");
         let read = if connect && may(Right::Subscribe) { sub::MAY_READ } else { 0 };
+        let bridge = self.may(slot, Right::Bridge, b"");
+        let bridge = bridge && !cfg!(wardline_mutant = "bridged_to_bridge");
+        let bridge = if bridge { sub::BRIDGES } else { 0 };
         let item = self.cursors.at_mut(cursor);
-        item.sub = (item.sub & !(sub::MAY_PUBLISH | sub::MAY_READ)) | publish | read;
+        let kept = item.sub & !(sub::MAY_PUBLISH | sub::MAY_READ | sub::BRIDGES);
+        item.sub = kept | publish | read | bridge;
         item.rights = version;
     }
 

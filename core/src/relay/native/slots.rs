@@ -65,6 +65,9 @@ pub struct Native {
     pub(super) verified: u32,
     /// Bytes without which it makes no sense to look at its input again.
     pub(super) missing: u32,
+    /// Where in its output the first record stands of which nothing was sent, and behind which
+    /// all that peers said stands; plus one. 0: nothing of peers waits.
+    pub(super) peers_from: u32,
     /// Answers that were put into its output since that was empty.
     pub(super) answers: u32,
     pub(super) records: Records,
@@ -75,6 +78,8 @@ pub struct Native {
     pub(super) controls: Bucket,
     pub(super) born_at: Instant,
     pub(super) pings: u64,
+    /// The handle of the session that it has, or had.
+    pub(super) handle: u64,
 }
 
 const _: () = assert!(size_of::<Native>() <= 448);
@@ -148,6 +153,8 @@ pub struct Entry {
     /// The next one of its bucket, or of the free ones.
     pub(super) next: Ref,
     pub(super) generation: u32,
+    /// The generation from which on its window is what it is.
+    pub(super) since: u32,
     /// Its connection; none while it waits for one.
     pub(super) conn: Ref,
     pub(super) device: u32,
@@ -166,6 +173,10 @@ pub struct Entry {
     pub(super) direct: u64,
     pub(super) born_at: Instant,
     pub(super) lost_at: Instant,
+    /// The session of its identity that has the buckets of all of them: it, or another.
+    pub(super) chief: Ref,
+    pub(super) messages: Bucket,
+    pub(super) bytes: Bucket,
     pub(super) used: u8,
 }
 

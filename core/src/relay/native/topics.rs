@@ -202,6 +202,7 @@ impl<P: Pool> Relay<'_, P> {
         let place = if start >= next { None } else { place };
         // First: what it is told may find no memory, and end it.
         self.sit_down_to_frames(cursor, place, (echo, presence));
+        self.ask_rights(slot, cursor);
         let value =
             ServerControl::Subscribed { ask, topic: number, epoch, next, oldest: oldest_number };
         self.tell_native(slot, &value);

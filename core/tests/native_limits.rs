@@ -1,0 +1,372 @@
+//! Limits of native sessions that need several addresses, or several devices of one identity, and
+//! what a peer that dies leaves behind: whole relays, driven through their seam.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use bytemuck::Zeroable;
+use wardline_core::native::handshake::client::{Answered, Attempt};
+use wardline_core::native::handshake::{MAGIC, Solve};
+use wardline_core::native::{
+    Class, ClientControl, Code, Ephemeral, FrameHeader, FrameKind, FrameWriter, Identity, Next,
+    Record, Records, ServerControl, SigningKey, digest,
+};
+use wardline_core::{
+    Access, Carrier, ConnId, Duration, Event, Gather, Instant, Limits, NativeLimits, NativeSlots,
+    Network, Relay, Remote, Right, Slots, Started, Tap, TopicId, pump,
+};
+
+type Pool = &'static mut [u8];
+
+/// Everybody may do everything.
+struct Everybody;
+
+impl Access for Everybody {
+    fn may(&self, _: &Identity, _: IpAddr, right: Right, _: &[u8]) -> bool {
+        right != Right::Bridge
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+}
+
+fn lent<T: Zeroable + Clone>(len: usize) -> &'static mut [T] {
+    vec![T::zeroed(); len].leak()
+}
+
+/// Sockets that take everything, but for those that are full.
+#[derive(Default)]
+struct Net {
+    down: BTreeMap<ConnId, Vec<u8>>,
+    full: BTreeSet<ConnId>,
+}
+
+impl Carrier<Pool> for Net {
+    fn is_full(&mut self, conn: ConnId) -> bool {
+        self.full.contains(&conn)
+    }
+
+    fn start_send(&mut self, conn: ConnId, gather: &Gather, pool: &Pool) -> Started {
+        let down = self.down.entry(conn).or_default();
+        for range in gather.ranges() {
+            let from = range.at as usize;
+            down.extend(&pool[from..from + range.len as usize]);
+        }
+        Started::Done(gather.bytes())
+    }
+
+    fn cancel_send(&mut self, _: ConnId) {}
+    fn pause(&mut self, _: ConnId) {}
+    fn resume(&mut self, _: ConnId) {}
+    fn finish(&mut self, _: ConnId) {}
+    fn event(&mut self, _: Event) {}
+
+    fn probe(&mut self, _: ConnId) -> Option<u32> {
+        Some(0)
+    }
+
+    fn close(&mut self, _: ConnId) -> bool {
+        true
+    }
+}
+
+/// A relay and its sockets.
+struct World {
+    relay: Relay<'static, Pool>,
+    door: TopicId,
+    net: Net,
+    gather: Gather,
+    now: Instant,
+    port: u16,
+}
+
+/// A native client that lives.
+struct Client {
+    conn: ConnId,
+    records: Records,
+    handle: u64,
+}
+
+impl World {
+    fn new(native: NativeLimits) -> Self {
+        let limits = Limits {
+            connections: 60,
+            topics: 4,
+            blocks: 512,
+            segments: 16,
+            native,
+            ..Limits::DEFAULT
+        };
+        let slots = Slots {
+            sessions: lent(100),
+            cursors: lent(200),
+            prefixes: lent(100),
+            prefix_buckets: lent(16),
+            topics: lent(4),
+            links: lent(528),
+            bans_v4: lent(64),
+            bans_v6: lent(8),
+            bans_parents: lent(8),
+            wheel: lent(256),
+            events: vec![Event::None; 1 << 12].leak(),
+            scratch: lent(limits.scratch_bytes() as usize),
+            exempt: vec![Network { ip: IpAddr::from([127, 0, 0, 0]), bits: 8 }].leak(),
+            tap: Tap::NONE,
+        };
+        let sessions = NativeSlots {
+            conns: lent(100),
+            entries: lent(50),
+            entry_buckets: lent(1),
+            half_open: lent(50),
+            name_buckets: lent(4),
+            digests: lent(16),
+            scratch: lent(NativeSlots::scratch_bytes(&limits) as usize),
+            text: lent(limits.line.envelope_bytes_max as usize * 2),
+            keys: vec![SigningKey::from_seed(&[4; 32])].leak(),
+            access: &Everybody,
+        };
+        let now = Instant::from_nanos(1_000_000_000);
+        let pool: Pool = lent(limits.pool_bytes() as usize);
+        let mut relay = Relay::new(limits, slots, pool, [7; 32], now).expect("limits");
+        relay.speak_native(sessions, [8; 32], 1_700_000_000_000).expect("native limits");
+        let door = relay.listen_native().expect("a door");
+        let (net, gather) = (Net::default(), Gather::new());
+        Self { relay, door, net, gather, now, port: 1_000 }
+    }
+
+    fn turn(&mut self) {
+        let _ = pump(&mut self.relay, &mut self.net, &mut self.gather, self.now);
+        self.relay.check();
+    }
+
+    fn feed(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.relay.handle_input(self.now, conn, bytes);
+        self.turn();
+    }
+
+    fn connect(&mut self, ip: [u8; 4]) -> ConnId {
+        self.port += 1;
+        let addr = SocketAddr::new(IpAddr::from(ip), self.port);
+        self.relay.handle_accept(self.now, Remote { addr, topic: self.door }).expect("it is let in")
+    }
+
+    /// What a connection was sent since.
+    fn had(&mut self, conn: ConnId) -> Vec<u8> {
+        self.net.down.remove(&conn).unwrap_or_default()
+    }
+
+    /// Says HELLO; the type of the answer, and the code of an ALERT.
+    fn hello(&mut self, ip: [u8; 4]) -> (ConnId, u8, u16) {
+        let conn = self.connect(ip);
+        let key = SigningKey::from_seed(&[3; 32]);
+        let (hello, _) = attempt(&key, self.port).hello();
+        self.feed(conn, hello.as_bytes());
+        let had = self.had(conn);
+        assert!(had.starts_with(&MAGIC));
+        (conn, had[4], u16::from_le_bytes([had[8], had[9]]))
+    }
+
+    fn join(&mut self, key: &SigningKey, device: u32, ip: [u8; 4]) -> Client {
+        let conn = self.connect(ip);
+        let (hello, wait) = attempt(key, self.port).hello();
+        self.feed(conn, hello.as_bytes());
+        let answered = wait.answer(&self.had(conn), self.now).expect("an answer");
+        let Answered::Challenged(challenged) = answered else { panic!("it was not challenged") };
+        let Solve::Found(solution) = challenged.puzzle().solve(0, 1 << 22) else {
+            panic!("a puzzle too hard")
+        };
+        let (auth, wait) = challenged.auth(solution, device, 9).expect("keys");
+        self.feed(conn, auth.as_bytes());
+        let had = self.had(conn);
+        let (accept, rest) = had.split_at(112);
+        let connected = wait.accept(accept, self.now).expect("it is accepted");
+        let mut client = Client { conn, records: connected.records(), handle: connected.handle() };
+        let told = self.read(&mut client, rest);
+        assert!(matches!(told.as_slice(), [Told::Other]), "Taken comes first");
+        client
+    }
+
+    fn read(&self, client: &mut Client, bytes: &[u8]) -> Vec<Told> {
+        let (mut rest, mut told) = (bytes, Vec::new());
+        while !rest.is_empty() {
+            let next = client.records.next(self.now, rest).expect("a record");
+            let Next::Record(record, len) = next else { panic!("half a record") };
+            told.push(match record {
+                Record::Pong => Told::Pong,
+                Record::Control(value) => match ServerControl::decode(value).expect("a value") {
+                    ServerControl::Nack { mid, code, .. } => Told::Nack(mid, code),
+                    ServerControl::Opened { topic, .. } => Told::Opened(topic),
+                    _ => Told::Other,
+                },
+                Record::Close(close) => Told::Close(close.code, close.retry_ms),
+                _ => Told::Other,
+            });
+            rest = &rest[len..];
+        }
+        told
+    }
+
+    fn told(&mut self, client: &mut Client) -> Vec<Told> {
+        let had = self.had(client.conn);
+        self.read(client, &had)
+    }
+
+    fn open(&mut self, client: &mut Client) -> u32 {
+        let value = ClientControl::Open { ask: 1, name: "t" }.encode().expect("a value");
+        let header = client.records.sending.control(value.as_bytes()).expect("a record");
+        self.feed(client.conn, &[&header[..], value.as_bytes()].concat());
+        let told = self.told(client);
+        let [Told::Opened(topic)] = told.as_slice() else { panic!("{told:?}") };
+        *topic
+    }
+
+    fn say(&mut self, client: &mut Client, header: FrameHeader, count: u64) {
+        let mut body = vec![0; 64 << 10];
+        let mut writer = FrameWriter::new(&mut body);
+        for nth in 0..count {
+            assert!(writer.put(&FrameHeader { mid: header.mid + nth, ..header }, b"hello"));
+        }
+        let body = writer.written();
+        let sending = &mut client.records.sending;
+        let front = sending.frames(body.len() as u32, &digest(body)).expect("a record");
+        let bytes = [&front[..], body].concat();
+        self.feed(client.conn, &bytes);
+    }
+}
+
+/// What came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Pong,
+    Nack(u64, u16),
+    Opened(u32),
+    Close(u16, u32),
+    Other,
+}
+
+fn attempt(key: &SigningKey, nth: u16) -> Attempt<'_> {
+    let [low, high] = nth.to_le_bytes();
+    let mut entropy = [5; 32];
+    (entropy[0], entropy[1]) = (low, high);
+    Attempt {
+        key,
+        pin: None,
+        features: 0,
+        recv_max: 65_584,
+        resume: None,
+        e_c: Ephemeral::from_entropy(entropy),
+        n_c: core::array::from_fn(|at| entropy[at]),
+    }
+}
+
+fn publish(topic: u32, mid: u64) -> FrameHeader {
+    FrameHeader {
+        kind: FrameKind::Publish,
+        class: Class::Normal,
+        flags: 0,
+        topic,
+        ttl_ms: 0,
+        peer: 0,
+        mid,
+        offset: 0,
+        corr: 0,
+    }
+}
+
+fn direct(peer: u64, mid: u64) -> FrameHeader {
+    FrameHeader { kind: FrameKind::Direct, topic: 0, peer, ..publish(0, mid) }
+}
+
+const CHALLENGE: u8 = 2;
+const ALERT: u8 = 0x7F;
+
+#[test]
+fn an_address_has_so_many_handshakes_under_way() {
+    let mut world = World::new(NativeLimits { half_open_per_prefix: 2, ..NativeLimits::DEFAULT });
+    let (first, kind, _) = world.hello([10, 0, 0, 1]);
+    assert_eq!((kind, world.hello([10, 0, 0, 1]).1), (CHALLENGE, CHALLENGE));
+    let (_, kind, code) = world.hello([10, 0, 0, 1]);
+    assert_eq!((kind, code), (ALERT, Code::TooManyConnections.wire()));
+    assert_eq!(world.hello([10, 0, 0, 2]).1, CHALLENGE);
+    for _ in 0..5 {
+        assert_eq!(world.hello([127, 0, 0, 1]).1, CHALLENGE, "an exempt address");
+    }
+    assert_eq!(world.relay.stats().half_open_refused.value(), 1);
+    world.relay.handle_closed(world.now, first);
+    world.turn();
+    assert_eq!(world.hello([10, 0, 0, 1]).1, CHALLENGE);
+    // Who has come to the end of it does not count any more.
+    let key = SigningKey::from_seed(&[9; 32]);
+    for device in 0..4 {
+        world.join(&key, device, [10, 0, 0, 3]);
+    }
+    assert_eq!(world.relay.stats().half_open_refused.value(), 1);
+}
+
+#[test]
+fn an_identity_is_one_whatever_devices_it_has() {
+    let mut world = World::new(NativeLimits {
+        messages_per_second: 0,
+        bytes_per_second: 0,
+        identity_messages_per_second: 100,
+        ..NativeLimits::DEFAULT
+    });
+    let (key, other) = (SigningKey::from_seed(&[9; 32]), SigningKey::from_seed(&[10; 32]));
+    let mut devices: Vec<Client> =
+        (0..3).map(|device| world.join(&key, device, [10, 0, 0, 1])).collect();
+    let mut somebody = world.join(&other, 0, [10, 0, 0, 1]);
+    let published = |world: &World| world.relay.stats().published.value();
+    for device in &mut devices[..2] {
+        let topic = world.open(device);
+        world.say(device, publish(topic, 1), 150);
+    }
+    assert_eq!(published(&world), 200, "two seconds' worth, of both together");
+    assert!(world.relay.stats().identity_held.value() > 0);
+    let topic = world.open(&mut somebody);
+    world.say(&mut somebody, publish(topic, 1), 150);
+    assert_eq!(published(&world), 350, "somebody else is not slowed");
+    // The one that had the buckets goes: what was spent stays spent.
+    for device in devices.drain(..2).rev() {
+        let mut device = device;
+        let close = device.records.close(Code::Normal, 0, 0, 0).expect("a record");
+        world.feed(device.conn, &close);
+        world.relay.handle_closed(world.now, device.conn);
+        world.turn();
+    }
+    let last = &mut devices[0];
+    let topic = world.open(last);
+    world.say(last, publish(topic, 1), 150);
+    assert_eq!(published(&world), 350);
+    for _ in 0..60 {
+        world.now = world.now.after(Duration::from_millis(10));
+        world.turn();
+    }
+    let more = published(&world) - 350;
+    assert!((58..=61).contains(&more), "{more} in 600 ms at 100 a second");
+}
+
+#[test]
+fn what_was_queued_for_who_dies_comes_back_after_its_pong_too() {
+    let mut world = World::new(NativeLimits::DEFAULT);
+    let (key, other) = (SigningKey::from_seed(&[9; 32]), SigningKey::from_seed(&[10; 32]));
+    let mut sender = world.join(&key, 0, [10, 0, 0, 1]);
+    let peer = world.join(&other, 0, [10, 0, 0, 2]);
+    world.net.full.insert(peer.conn);
+    world.say(&mut sender, direct(peer.handle, 11), 3);
+    let ping = sender.records.ping([1; 8]).expect("a record");
+    world.feed(sender.conn, &ping);
+    assert_eq!(world.told(&mut sender), [Told::Pong]);
+    world.say(&mut sender, direct(peer.handle, 12), 1);
+    assert_eq!(world.told(&mut sender), [Told::Nack(12, Code::Duplicate.wire())]);
+    world.relay.handle_broken(world.now, peer.conn);
+    world.turn();
+    let busy = |mid| Told::Nack(mid, Code::Busy.wire());
+    assert_eq!(world.told(&mut sender), [busy(11), busy(12), busy(13)]);
+    assert_eq!(world.relay.stats().directs_returned.value(), 3);
+    // Nothing is marked any more.
+    let mut peer = world.join(&other, 0, [10, 0, 0, 2]);
+    world.say(&mut sender, direct(peer.handle, 12), 1);
+    assert_eq!(world.told(&mut sender), []);
+    assert_eq!(world.told(&mut peer), [Told::Other]);
+}
