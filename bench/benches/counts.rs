@@ -10,6 +10,8 @@
 //! figures are the same each time. They change with the compiler, the C library and what vector
 //! instructions the processor has, as well as with the code.
 
+#[path = "counts/native.rs"]
+mod native;
 mod units;
 
 use std::fmt::Write as _;
@@ -18,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use native::{controls, directs, frames_in, lagging, native_turns, pings, record_open};
 use units::{NOW, Room, batch};
 use wardline_core::line::{Envelope, Suffix, is_plain};
 use wardline_core::{Bucket, Duration, Rate, Remote};
@@ -37,7 +40,7 @@ struct HotPath {
     run: fn(u64),
 }
 
-const PATHS: [HotPath; 12] = [
+const PATHS: [HotPath; 23] = [
     HotPath { name: "envelope-plain-64", times: 4_000, operations: 1, run: envelope_plain },
     HotPath { name: "envelope-json-64", times: 4_000, operations: 1, run: envelope_json },
     HotPath { name: "line-in-nobody", times: 200, operations: BATCH, run: |n| turns(n, 0, BATCH) },
@@ -55,10 +58,48 @@ const PATHS: [HotPath; 12] = [
     HotPath { name: "bucket-take", times: 20_000, operations: 1, run: bucket },
     HotPath { name: "quarantine-refuse", times: 10_000, operations: 1, run: refuse },
     HotPath { name: "accept-and-close", times: 2_000, operations: 1, run: visits },
+    HotPath { name: "control-decode", times: 4_000, operations: 1, run: controls },
+    HotPath { name: "record-open-1", times: 2_000, operations: 1, run: |n| record_open(n, 1) },
+    HotPath {
+        name: "record-open-64",
+        times: 200,
+        operations: BATCH,
+        run: |n| record_open(n, BATCH as usize),
+    },
+    HotPath { name: "frame-in-nobody", times: 200, operations: BATCH, run: |n| frames_in(n) },
+    HotPath {
+        name: "native-1-to-1",
+        times: 1_000,
+        operations: 1,
+        run: |n| native_turns(n, 1_000, 1),
+    },
+    HotPath {
+        name: "native-1-to-100",
+        times: 100,
+        operations: 1,
+        run: |n| native_turns(n, 100, 100),
+    },
+    HotPath {
+        name: "native-1-to-200",
+        times: 100,
+        operations: 1,
+        run: |n| native_turns(n, 100, 200),
+    },
+    HotPath { name: LAG_NOBODY, times: 50, operations: 1, run: |n| lagging(n, 50, false) },
+    HotPath { name: LAG, times: 50, operations: 1, run: |n| lagging(n, 50, true) },
+    HotPath { name: "direct-pass-on", times: 1_000, operations: 1, run: directs },
+    HotPath { name: "ping-pong", times: 1_000, operations: 1, run: pings },
 ];
 
 /// What a caught-up reader more adds to a turn: offered, gathered, sent, waiting again.
 const READER: &str = "caught-up-reader";
+/// The same of a native reader: what it is sent is tagged for it, by a digest that is at hand.
+const NATIVE_READER: &str = "native-reader-at-head";
+/// Records come in for nobody, and for one reader that is sent all of them together.
+const LAG_NOBODY: &str = "native-56k-nobody";
+const LAG: &str = "native-56k-laggard";
+/// The difference: what a laggard costs, whose batches nobody has had.
+const LAGGARD: &str = "native-laggard";
 
 fn envelope_plain(times: u64) {
     envelopes(times, &[b'x'; 64]);
@@ -184,9 +225,15 @@ fn measure() -> Result<Counts, String> {
         counts.push(((*name).to_owned(), each));
     }
     let of = |name: &str| counts.iter().find(|(known, _)| known == name).map(|(_, count)| *count);
-    if let (Some(hundred), Some(twice)) = (of("turn-1-to-100"), of("turn-1-to-200")) {
-        counts.push((READER.to_owned(), (twice - hundred) / 100.0));
-    }
+    let differences = [
+        (READER, "turn-1-to-100", "turn-1-to-200", 100.0),
+        (NATIVE_READER, "native-1-to-100", "native-1-to-200", 100.0),
+        (LAGGARD, LAG_NOBODY, LAG, 1.0),
+    ];
+    let differences = differences.map(|(name, less, more, operations)| {
+        Some((name.to_owned(), (of(more)? - of(less)?) / operations))
+    });
+    counts.extend(differences.into_iter().flatten());
     Ok(counts)
 }
 
@@ -226,7 +273,7 @@ const HEAD: &str = "\
 fn write(counts: &Counts) -> Result<(), String> {
     let mut text = HEAD.to_owned();
     for (name, count) in counts {
-        let _ = writeln!(text, "{name:<20} {count:>10.1}");
+        let _ = writeln!(text, "{name:<22} {count:>10.1}");
     }
     print!("{text}");
     std::fs::write(counts_file(), text).map_err(|error| error.to_string())
@@ -238,7 +285,7 @@ fn check(counts: &Counts) -> Result<(), String> {
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let written = parse(&text)?;
     let (mut dearer, mut cheaper) = (Vec::new(), 0);
-    println!("{:<20} {:>10} {:>10}", "instructions", "written", "now");
+    println!("{:<22} {:>10} {:>10}", "instructions", "written", "now");
     for (name, now) in counts {
         let before = written.iter().find(|(known, _)| known == name).map(|(_, count)| *count);
         let before = before.ok_or_else(|| format!("{name} is not in {}", file.display()))?;
@@ -254,7 +301,7 @@ fn check(counts: &Counts) -> Result<(), String> {
             }
             _ => "",
         };
-        println!("{name:<20} {before:>10.1} {now:>10.1} {:>+6.1} %{word}", change * 100.0);
+        println!("{name:<22} {before:>10.1} {now:>10.1} {:>+6.1} %{word}", change * 100.0);
     }
     if cheaper > 0 {
         println!("{cheaper} are cheaper than written: lower them, `-- write`, so that it stays so");

@@ -1,71 +1,14 @@
 //! The native dialect's wire: what a handshake, a record, a window and a control value cost.
 //! Indicative unless the machine is quiet.
 
+mod units;
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use wardline_core::Instant;
-use wardline_core::native::handshake::client::{Answered, Attempt, AwaitAccept, Connected};
-use wardline_core::native::handshake::server::{Answer, AwaitAuth, AwaitHello, Established, Wants};
-use wardline_core::native::handshake::{Accept, Auth, Challenge, Granted, Hello};
-use wardline_core::native::{
-    ClientControl, Ephemeral, Records, SigningKey, Start, Window1024, digest,
-};
-
-const NOW: Instant = Instant::from_nanos(1);
-const GRANTED: Granted =
-    Granted { max_payload: 65_536, idle_ms: 300_000, msgs_per_s: 1_000, bytes_per_s: 1 << 23 };
-
-struct Keys {
-    client: SigningKey,
-    server: SigningKey,
-}
-
-fn keys() -> Keys {
-    Keys { client: SigningKey::from_seed(&[3; 32]), server: SigningKey::from_seed(&[4; 32]) }
-}
-
-fn attempt(keys: &Keys) -> Attempt<'_> {
-    Attempt {
-        key: &keys.client,
-        pin: None,
-        features: 0,
-        recv_max: 65_584,
-        resume: None,
-        e_c: Ephemeral::from_entropy([1; 32]),
-        n_c: [5; 16],
-    }
-}
-
-fn challenge(keys: &Keys, hello: &[u8]) -> (Challenge, AwaitAuth) {
-    let admitted = AwaitHello::new().hello(hello).expect("good").address(Answer::Yes);
-    let Wants::Full(unproven) = admitted.expect("yes").resume(None) else { unreachable!() };
-    let e_s = Ephemeral::from_entropy([2; 32]);
-    let budgeted = unproven.budget(Answer::Yes).expect("yes");
-    budgeted.challenge(&keys.server.identity(), &e_s, &[6; 16], 0, 7)
-}
-
-fn auth(keys: &Keys, challenge: &[u8]) -> (Auth, AwaitAccept) {
-    let (_, wait) = attempt(keys).hello();
-    let Ok(Answered::Challenged(challenged)) = wait.answer(challenge, NOW) else { unreachable!() };
-    challenged.auth(0, 8, 9).expect("good")
-}
-
-fn accept(keys: &Keys, wait: AwaitAuth, auth: &[u8]) -> (Accept, Established) {
-    let claimed = wait.auth(auth).expect("good").budget(Answer::Yes).expect("yes");
-    let verified = claimed.verify().expect("good");
-    let allowed = verified.allow(Answer::Yes, Answer::Yes, Answer::Yes).expect("yes");
-    allowed.accept(&keys.server, 1 << 56 | 1, GRANTED, NOW).expect("good")
-}
-
-fn connection(keys: &Keys) -> (Hello, Challenge, Auth, Accept, Connected, Established) {
-    let (hello, _) = attempt(keys).hello();
-    let (challenge, wait_s) = challenge(keys, hello.as_bytes());
-    let (auth, wait_c) = auth(keys, challenge.as_bytes());
-    let (accept, server) = accept(keys, wait_s, auth.as_bytes());
-    let client = wait_c.accept(accept.as_bytes(), NOW).expect("good");
-    (hello, challenge, auth, accept, client, server)
-}
+use units::ends::{NOW, accept, auth, challenge, connection, keys};
+use units::hall::{Hall, Operations};
+use wardline_core::native::{ClientControl, Records, Start, Window1024, digest};
 
 fn handshake(c: &mut Criterion) {
     let keys = keys();
@@ -91,17 +34,38 @@ fn handshake(c: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
-    // What the four public-key operations of a server cost by themselves.
-    group.bench_function("server: X25519 twice, verify, sign", |b| {
-        let other = Ephemeral::from_entropy([1; 32]).public();
-        let signature = keys.client.sign(&[7; 64]);
-        b.iter(|| {
-            let secret = Ephemeral::from_entropy(black_box([2; 32]));
-            let public = secret.public();
-            let shared = secret.agree(&other);
-            let client = keys.client.identity();
-            let key = wardline_core::native::PublicKey::new(client.as_bytes()).expect("a key");
-            (public, shared, key.verify(&[7; 64], &signature), keys.server.sign(&[8; 64]))
+    group.finish();
+}
+
+/// The relay's whole work for a handshake, the clients' left out, and what of it are the four
+/// public-key operations. `--bench handshakes` has the ratio, in pairs.
+fn relay(c: &mut Criterion) {
+    let mut group = c.benchmark_group("native/relay");
+    let operations = Operations::new();
+    group.bench_function("X25519 twice, verify, sign: alone", |b| b.iter(|| operations.run()));
+    let mut hall = Hall::new();
+    group.bench_function("a full handshake, and CLOSE", |b| {
+        b.iter_custom(|times| {
+            hall.take_spent();
+            for nth in 0..times {
+                let member = hall.enter(nth as u32 % 64);
+                hall.leave(member);
+            }
+            hall.take_spent()
+        });
+    });
+    let mut member = hall.enter(0);
+    group.bench_function("a resume, and its loss", |b| {
+        b.iter_custom(|times| {
+            hall.lose(&member);
+            hall.take_spent();
+            for _ in 0..times {
+                member = hall.come_back(0, &member);
+                hall.lose(&member);
+            }
+            let spent = hall.take_spent();
+            member = hall.come_back(0, &member);
+            spent
         });
     });
     group.finish();
@@ -170,5 +134,5 @@ fn small(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, handshake, records, small);
+criterion_group!(benches, handshake, relay, records, small);
 criterion_main!(benches);

@@ -10,6 +10,9 @@
 //! It knows no lines, so where a read ends in the middle of one, another sender's bytes may follow:
 //! with several publishers only windows far below a read (see [`UNCUT_BYTES_MAX`]) stay whole.
 //!
+//! It may have several rooms, a listener each: then "every other connection" is every other one of
+//! the same room. With one it is what it always was.
+//!
 //! A short send keeps the rest and waits for `EPOLLOUT`. Nothing allocates once the buffers have
 //! grown to what the load needs, and no system call is made beyond those above.
 
@@ -24,6 +27,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 use crate::poll::Poller;
+use crate::traffic::topic_name;
 
 /// What one receive may bring, as the definition of the baseline has it.
 const READ_BYTES: usize = 64 * 1024;
@@ -32,20 +36,23 @@ const READ_BYTES: usize = 64 * 1024;
 pub const UNCUT_BYTES_MAX: u64 = READ_BYTES as u64 / 2;
 /// The longest queue of unaccepted connections that is asked for; the kernel lowers it to its own.
 const BACKLOG: i32 = 4096;
+/// Rooms that may be asked for: as many as a workload has topics.
+pub const ROOMS_MAX: usize = 4_000;
 /// A connection whose unsent output passes this is closed, so that a stuck reader cannot eat the
 /// machine. Far above any window that `load` uses, and looked at only after a short send.
 const UNSENT_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// The listener's token; connections use their slot's number.
-const LISTENER: u64 = u64::MAX;
+/// The first room's listener's token; connections use their slot's number.
+const LISTENER: u64 = 1 << 32;
 
 /// The relay: one thread, one epoll, one output buffer for each connection.
 #[derive(Debug)]
 pub struct Blind {
     poller: Poller,
-    listener: TcpListener,
+    /// By room.
+    listeners: Vec<TcpListener>,
     slots: Vec<Option<Conn>>,
-    /// Slots that hold a connection, in no order.
-    live: Vec<u32>,
+    /// By room: slots that hold a connection, in no order.
+    live: Vec<Vec<u32>>,
     /// Slots that have output to try at this turn's end.
     pending: Vec<u32>,
     free: Vec<u32>,
@@ -63,21 +70,25 @@ struct Conn {
     sent: usize,
     /// The last send was short: `EPOLLOUT` is asked for, and nothing is tried before it.
     blocked: bool,
-    /// Where in `live` this connection's slot stands.
+    /// At which listener it came.
+    room: u32,
+    /// Where in its room's `live` this connection's slot stands.
     live_at: u32,
 }
 
 impl Blind {
-    /// Binds and listens.
-    pub fn bind(addr: SocketAddr) -> Result<Self> {
-        let listener = listen(addr)?;
+    /// Binds and listens, once for each room; those behind the first take any port.
+    pub fn bind(addr: SocketAddr, rooms: usize) -> Result<Self> {
+        let listeners = listen_all(addr, rooms)?;
         let poller = Poller::new()?;
-        poller.add(&listener, LISTENER, EventFlags::IN)?;
+        for (token, listener) in (LISTENER..).zip(&listeners) {
+            poller.add(listener, token, EventFlags::IN)?;
+        }
         Ok(Self {
             poller,
-            listener,
+            live: vec![Vec::new(); listeners.len()],
+            listeners,
             slots: Vec::new(),
-            live: Vec::new(),
             pending: Vec::new(),
             free: Vec::new(),
             closed: Vec::new(),
@@ -85,9 +96,9 @@ impl Blind {
         })
     }
 
-    /// The address that is listened on, with its real port.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// The addresses that are listened on, with their real ports.
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(TcpListener::local_addr).collect()
     }
 
     /// Relays until an error that is the relay's own.
@@ -101,8 +112,8 @@ impl Blind {
         let ready = self.poller.wait(None)?;
         for index in 0..ready {
             let (token, flags) = self.poller.event(index);
-            if token == LISTENER {
-                self.accept()?;
+            if token >= LISTENER {
+                self.accept((token - LISTENER) as u32)?;
                 continue;
             }
             if flags.contains(EventFlags::OUT) {
@@ -117,10 +128,10 @@ impl Blind {
         Ok(())
     }
 
-    fn accept(&mut self) -> Result<()> {
+    fn accept(&mut self, room: u32) -> Result<()> {
         loop {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let socket = match net::accept_with(&self.listener, flags) {
+            let socket = match net::accept_with(&self.listeners[room as usize], flags) {
                 Ok(socket) => socket,
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
@@ -132,10 +143,12 @@ impl Blind {
                 (self.slots.len() - 1) as u32
             });
             self.poller.add(&socket, u64::from(slot), EventFlags::IN)?;
-            let live_at = self.live.len() as u32;
-            self.live.push(slot);
-            self.slots[slot as usize] =
-                Some(Conn { socket, out: Vec::new(), sent: 0, blocked: false, live_at });
+            let live = &mut self.live[room as usize];
+            let live_at = live.len() as u32;
+            live.push(slot);
+            let out = Vec::new();
+            let conn = Conn { socket, out, sent: 0, blocked: false, room, live_at };
+            self.slots[slot as usize] = Some(conn);
         }
     }
 
@@ -149,7 +162,7 @@ impl Blind {
             Err(_) => return self.close(from),
         };
         let bytes = &self.inbox[..got];
-        for &slot in &self.live {
+        for &slot in &self.live[conn.room as usize] {
             if slot == from {
                 continue;
             }
@@ -219,8 +232,9 @@ impl Blind {
 
     fn close(&mut self, slot: u32) {
         let Some(conn) = self.slots[slot as usize].take() else { return };
-        self.live.swap_remove(conn.live_at as usize);
-        if let Some(&moved) = self.live.get(conn.live_at as usize)
+        let live = &mut self.live[conn.room as usize];
+        live.swap_remove(conn.live_at as usize);
+        if let Some(&moved) = live.get(conn.live_at as usize)
             && let Some(moved) = &mut self.slots[moved as usize]
         {
             moved.live_at = conn.live_at;
@@ -230,25 +244,35 @@ impl Blind {
 }
 
 /// `load blind`: binds, writes the ports file as the relay does, and serves.
-pub fn run(listen: SocketAddr, ports_file: Option<&Path>) -> Result<()> {
+pub fn run(listen: SocketAddr, rooms: usize, ports_file: Option<&Path>) -> Result<()> {
     crate::process::raise_descriptors_max()?;
-    let mut blind = Blind::bind(listen)?;
-    tell(blind.local_addr()?, ports_file)?;
+    let mut blind = Blind::bind(listen, rooms)?;
+    tell(&blind.local_addrs()?, ports_file)?;
     blind.serve()
 }
 
-/// Says where a blind relay listens: in the ports file, and to people.
-pub(crate) fn tell(addr: SocketAddr, ports_file: Option<&Path>) -> Result<()> {
-    let url = format!("line://{addr}/main");
+/// Says where a blind relay listens: in the ports file, and to people the first of it.
+pub(crate) fn tell(addrs: &[SocketAddr], ports_file: Option<&Path>) -> Result<()> {
+    let topic = |room: usize| if addrs.len() == 1 { "main".to_owned() } else { topic_name(room) };
+    let urls =
+        addrs.iter().enumerate().map(|(room, addr)| format!("line://{addr}/{}", topic(room)));
+    let urls: Vec<String> = urls.collect();
     if let Some(path) = ports_file {
-        write_ports_file(path, &url)?;
+        write_ports_file(path, &urls.join("\n"))?;
     }
-    eprintln!("blind relay on {url}");
+    let more = if urls.len() == 1 { String::new() } else { format!(", {} rooms", urls.len()) };
+    eprintln!("blind relay on {}{more}", urls.first().map_or("nothing", String::as_str));
     Ok(())
 }
 
-/// The listener of a blind relay: it does not block.
-pub(crate) fn listen(addr: SocketAddr) -> Result<TcpListener> {
+/// A listener for each room: the first at `addr`, the others at ports that are free.
+pub(crate) fn listen_all(addr: SocketAddr, rooms: usize) -> Result<Vec<TcpListener>> {
+    let free = SocketAddr::new(addr.ip(), 0);
+    (0..rooms).map(|room| listen(if room == 0 { addr } else { free })).collect()
+}
+
+/// A listener of a blind relay: it does not block.
+fn listen(addr: SocketAddr) -> Result<TcpListener> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
@@ -259,9 +283,9 @@ pub(crate) fn listen(addr: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Written beside and renamed, so that whoever sees the file sees all of it.
-fn write_ports_file(path: &Path, url: &str) -> Result<()> {
+fn write_ports_file(path: &Path, urls: &str) -> Result<()> {
     let unfinished = path.with_extension("unfinished");
-    std::fs::write(&unfinished, format!("{url}\n"))
+    std::fs::write(&unfinished, format!("{urls}\n"))
         .and_then(|()| std::fs::rename(&unfinished, path))
         .with_context(|| format!("cannot write {}", path.display()))
 }
@@ -274,14 +298,18 @@ mod tests {
     use std::time::Duration;
 
     fn connect(blind: &mut Blind) -> TcpStream {
-        let stream = TcpStream::connect(blind.local_addr().unwrap()).unwrap();
+        connect_to(blind, 0)
+    }
+
+    fn connect_to(blind: &mut Blind, room: usize) -> TcpStream {
+        let stream = TcpStream::connect(blind.local_addrs().unwrap()[room]).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         blind.turn().unwrap();
         stream
     }
 
     fn blind() -> Blind {
-        Blind::bind("127.0.0.1:0".parse().unwrap()).unwrap()
+        Blind::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap()
     }
 
     #[test]
@@ -297,6 +325,29 @@ mod tests {
         b.read_exact(&mut at_b).unwrap();
         c.read_exact(&mut at_c).unwrap();
         assert_eq!((&at_a, &at_b, &at_c), (b"back\n", b"hello\n", b"hello\nback\n"));
+    }
+
+    #[test]
+    fn a_room_hears_its_own_alone() {
+        let mut blind = Blind::bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let mut pairs: Vec<_> =
+            (0..3).map(|room| [room; 2].map(|room| connect_to(&mut blind, room))).collect();
+        for (room, [from, _]) in pairs.iter_mut().enumerate() {
+            from.write_all(&[room as u8]).unwrap();
+        }
+        for _ in 0..3 {
+            if blind.poller.wait(Some(Duration::ZERO)).unwrap() > 0 {
+                blind.turn().unwrap();
+            }
+        }
+        for (room, [from, to]) in pairs.iter_mut().enumerate() {
+            let mut one = [9; 2];
+            assert_eq!((to.read(&mut one).unwrap(), one[0]), (1, room as u8));
+            for stream in [from, to] {
+                stream.set_nonblocking(true).unwrap();
+                assert!(stream.read(&mut one).is_err(), "something else came in room {room}");
+            }
+        }
     }
 
     #[test]
@@ -336,9 +387,9 @@ mod tests {
         let (mut a, b, mut c) = (connect(&mut blind), connect(&mut blind), connect(&mut blind));
         drop(b);
         blind.turn().unwrap();
-        assert_eq!((blind.live.len(), blind.free.as_slice()), (2, &[1][..]));
+        assert_eq!((blind.live[0].len(), blind.free.as_slice()), (2, &[1][..]));
         let mut d = connect(&mut blind);
-        assert_eq!((blind.live.len(), blind.slots.len()), (3, 3));
+        assert_eq!((blind.live[0].len(), blind.slots.len()), (3, 3));
         a.write_all(b"x").unwrap();
         blind.turn().unwrap();
         let mut one = [0; 1];

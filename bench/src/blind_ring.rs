@@ -44,7 +44,7 @@ const COMPLETIONS: u32 = 4 * ENTRIES;
 /// A connection whose unsent output passes this is closed, as the blind relay closes it.
 const UNSENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Which operation a completion ends; its connection's slot stands below.
+/// Which operation a completion ends; its connection's slot, or its listener's room, stands below.
 const ACCEPT: u64 = 0;
 const RECEIVE: u64 = 1 << 32;
 const SEND: u64 = 2 << 32;
@@ -53,11 +53,12 @@ const SLOT: u64 = RECEIVE - 1;
 /// The relay: one thread, one ring, three buffers for each connection.
 pub struct BlindRing {
     ring: IoUring,
-    listener: TcpListener,
+    /// By room, as the blind relay's.
+    listeners: Vec<TcpListener>,
     /// Never dropped: see the module's safety rule.
     slots: ManuallyDrop<Vec<Option<Conn>>>,
-    /// Slots of connections that are not at their end, in no order.
-    live: Vec<u32>,
+    /// By room: slots of connections that are not at their end, in no order.
+    live: Vec<Vec<u32>>,
     /// Slots that have output to send at this turn's end.
     pending: Vec<u32>,
     free: Vec<u32>,
@@ -80,14 +81,16 @@ struct Conn {
     sending: bool,
     /// It stands in the relay's list of those that have output to send.
     pending: bool,
-    /// Where in `live` it stands; nowhere once it has ended.
+    /// At which listener it came.
+    room: u32,
+    /// Where in its room's `live` it stands; nowhere once it has ended.
     live_at: Option<u32>,
 }
 
 impl BlindRing {
-    /// Binds, listens, and makes the ring, which only this thread may use.
-    pub fn bind(addr: SocketAddr) -> Result<Self> {
-        let listener = blind::listen(addr)?;
+    /// Binds, listens, once for each room, and makes the ring, which only this thread may use.
+    pub fn bind(addr: SocketAddr, rooms: usize) -> Result<Self> {
+        let listeners = blind::listen_all(addr, rooms)?;
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -96,16 +99,18 @@ impl BlindRing {
             .dontfork()
             .build(ENTRIES)
             .context("no io_uring here, or an old one")?;
-        let (live, pending, free) = (Vec::new(), Vec::new(), Vec::new());
+        let (live, pending, free) = (vec![Vec::new(); rooms], Vec::new(), Vec::new());
         let slots = ManuallyDrop::new(Vec::new());
-        let mut relay = Self { ring, listener, slots, live, pending, free, done: Vec::new() };
-        relay.accept_more()?;
+        let mut relay = Self { ring, listeners, slots, live, pending, free, done: Vec::new() };
+        for room in 0..rooms {
+            relay.accept_more(room as u32)?;
+        }
         Ok(relay)
     }
 
-    /// The address that is listened on, with its real port.
-    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// The addresses that are listened on, with their real ports.
+    pub fn local_addrs(&self) -> std::io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(TcpListener::local_addr).collect()
     }
 
     /// Relays until an error that is the relay's own.
@@ -127,7 +132,7 @@ impl BlindRing {
         for (key, result, flags) in done.drain(..) {
             let slot = (key & SLOT) as u32;
             match key & !SLOT {
-                ACCEPT => self.accepted(result, cqueue::more(flags))?,
+                ACCEPT => self.accepted(slot, result, cqueue::more(flags))?,
                 RECEIVE => self.received(slot, result)?,
                 SEND => self.sent(slot, result)?,
                 _ => bail!("a completion that nobody asked for: {key:#x}"),
@@ -137,16 +142,17 @@ impl BlindRing {
         self.flush()
     }
 
-    fn accept_more(&mut self) -> Result<()> {
-        let listener = types::Fd(self.listener.as_raw_fd());
-        let entry = opcode::AcceptMulti::new(listener).build().user_data(ACCEPT);
-        // SAFETY: it names no memory, and the listener lives as long as the ring.
+    fn accept_more(&mut self, room: u32) -> Result<()> {
+        let listener = types::Fd(self.listeners[room as usize].as_raw_fd());
+        let key = ACCEPT | u64::from(room);
+        let entry = opcode::AcceptMulti::new(listener).build().user_data(key);
+        // SAFETY: it names no memory, and the listeners live as long as the ring.
         unsafe { self.push(&entry) }
     }
 
-    fn accepted(&mut self, result: i32, more: bool) -> Result<()> {
+    fn accepted(&mut self, room: u32, result: i32, more: bool) -> Result<()> {
         if !more {
-            self.accept_more()?;
+            self.accept_more(room)?;
         }
         let Some(fd) = taken(result).context("cannot accept")? else { return Ok(()) };
         // SAFETY: the kernel opened it for this completion, so nobody else owns it.
@@ -156,8 +162,9 @@ impl BlindRing {
             self.slots.push(None);
             (self.slots.len() - 1) as u32
         });
-        let live_at = Some(self.live.len() as u32);
-        self.live.push(slot);
+        let live = &mut self.live[room as usize];
+        let live_at = Some(live.len() as u32);
+        live.push(slot);
         self.slots[slot as usize] = Some(Conn {
             socket,
             inbox: vec![0; READ_BYTES],
@@ -167,6 +174,7 @@ impl BlindRing {
             receiving: false,
             sending: false,
             pending: false,
+            room,
             live_at,
         });
         self.receive(slot)
@@ -199,8 +207,7 @@ impl BlindRing {
         };
         // Taken out for the copies, so that the slots are free to change; put back behind them.
         let inbox = std::mem::take(&mut conn.inbox);
-        for at in 0..self.live.len() {
-            let slot = self.live[at];
+        for &slot in &self.live[conn.room as usize] {
             if slot == from {
                 continue;
             }
@@ -294,8 +301,9 @@ impl BlindRing {
                 // A send to a peer that does not read would not end by itself.
                 let _ = shutdown(&conn.socket, Shutdown::Both);
             }
-            self.live.swap_remove(live_at as usize);
-            if let Some(&moved) = self.live.get(live_at as usize)
+            let live = &mut self.live[conn.room as usize];
+            live.swap_remove(live_at as usize);
+            if let Some(&moved) = live.get(live_at as usize)
                 && let Some(moved) = &mut self.slots[moved as usize]
             {
                 moved.live_at = Some(live_at);
@@ -331,17 +339,17 @@ fn taken(result: i32) -> Result<Option<usize>, Errno> {
 impl fmt::Debug for BlindRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlindRing")
-            .field("listener", &self.listener)
-            .field("live", &self.live.len())
+            .field("listeners", &self.listeners)
+            .field("live", &self.live.iter().map(Vec::len).sum::<usize>())
             .finish_non_exhaustive()
     }
 }
 
 /// `load blind --engine ring`: binds, writes the ports file as the relay does, and serves.
-pub fn run(listen: SocketAddr, ports_file: Option<&Path>) -> Result<()> {
+pub fn run(listen: SocketAddr, rooms: usize, ports_file: Option<&Path>) -> Result<()> {
     crate::process::raise_descriptors_max()?;
-    let mut relay = BlindRing::bind(listen)?;
-    blind::tell(relay.local_addr()?, ports_file)?;
+    let mut relay = BlindRing::bind(listen, rooms)?;
+    blind::tell(&relay.local_addrs()?, ports_file)?;
     relay.serve()
 }
 
@@ -352,17 +360,23 @@ mod tests {
     use std::net::TcpStream;
     use std::time::Duration;
 
+    const ROOMS: usize = 2;
+
     /// A relay on a thread of its own, which runs until the tests end; none where the kernel, or
     /// who started it, forbids io_uring to everybody.
     fn start() -> Option<SocketAddr> {
+        Some(start_rooms()?[0])
+    }
+
+    fn start_rooms() -> Option<Vec<SocketAddr>> {
         if let Err(error) = IoUring::new(2) {
             eprintln!("not tested: no io_uring here: {error}");
             return None;
         }
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let mut relay = BlindRing::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            tell.send(relay.local_addr().unwrap()).unwrap();
+            let mut relay = BlindRing::bind("127.0.0.1:0".parse().unwrap(), ROOMS).unwrap();
+            tell.send(relay.local_addrs().unwrap()).unwrap();
             relay.serve().unwrap();
         });
         Some(told.recv().unwrap())
@@ -396,6 +410,22 @@ mod tests {
         streams[1].write_all(b"back!\n").unwrap();
         streams[0].read_exact(&mut got).unwrap();
         assert_eq!(&got, b"back!\n");
+    }
+
+    #[test]
+    fn a_room_hears_its_own_alone() {
+        let Some(addrs) = start_rooms() else { return };
+        let mut rooms: Vec<_> = addrs.iter().map(|addr| connect(*addr, 2)).collect();
+        for (room, streams) in rooms.iter_mut().enumerate() {
+            streams[0].write_all(&[room as u8]).unwrap();
+        }
+        for (room, streams) in rooms.iter_mut().enumerate() {
+            let mut got = [9; 2];
+            assert_eq!((streams[1].read(&mut got).unwrap(), got[0]), (1, room as u8));
+            // What came to the other room by then would stand here.
+            streams[0].write_all(b"!").unwrap();
+            assert_eq!((streams[1].read(&mut got).unwrap(), got[0]), (1, b'!'));
+        }
     }
 
     #[test]

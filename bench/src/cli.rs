@@ -36,6 +36,7 @@ Examples:
   load run --attach 127.0.0.1:8888 --pid 4711 --server wardline   one that runs already
   load compare                                everything on this machine, in turns
   load compare --budgets                      the project's budgets
+  load back --engine ring --budget             10,000 native agents come, and come back
   load idle --connections 10000 --budget 2KiB
   load start --budget-ms 10 --budget-rss 8MB --budget-program 6MB
   load blind --listen 127.0.0.1:9999          the blind relay by itself
@@ -89,7 +90,10 @@ struct BlindArgs {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// File that gets the URL with the real port, once it listens.
+    /// How many rooms, a listener each: who comes to one hears those of that one.
+    #[arg(long, default_value_t = 1)]
+    rooms: usize,
+    /// File that gets the URLs with the real ports, once it listens.
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
     /// By which means: the frozen epoll loop, or the same over io_uring.
@@ -202,6 +206,15 @@ struct BackArgs {
     /// How many agents.
     #[arg(long, default_value_t = 10_000)]
     agents: usize,
+    /// How often, each time with a relay of its own.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Fail if they take longer than 600 us each to come (6 s for 10,000), or 200 us to come back.
+    #[arg(long)]
+    budget: bool,
+    /// Leave all on whatever core the kernel likes.
+    #[arg(long)]
+    no_pin: bool,
     /// Write all figures there, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -271,10 +284,13 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<bool> {
     let progress = Progress::new();
     match cli.command {
-        Command::Blind(BlindArgs { listen, ports_file, engine }) => {
+        Command::Blind(BlindArgs { listen, rooms, ports_file, engine }) => {
+            if !(1..=blind::ROOMS_MAX).contains(&rooms) {
+                refuse(&anyhow!("--rooms is 1 to {}", blind::ROOMS_MAX));
+            }
             match engine {
-                BlindEngine::Epoll => blind::run(listen, ports_file.as_deref())?,
-                BlindEngine::Ring => blind_ring::run(listen, ports_file.as_deref())?,
+                BlindEngine::Epoll => blind::run(listen, rooms, ports_file.as_deref())?,
+                BlindEngine::Ring => blind_ring::run(listen, rooms, ports_file.as_deref())?,
             }
             Ok(true)
         }
@@ -295,14 +311,10 @@ fn run(cli: Cli) -> Result<bool> {
             finish(&away.measure(&Interrupt::install()?, &progress)?, true, json)
         }
         Command::Back(args) => {
-            let BackArgs { launch, agents, json } = args;
-            if agents == 0 {
-                refuse(&anyhow!("--agents 0 measures nothing"));
-            }
-            let (server_core, load_core) = cores(false, 0, 1)?;
-            let launch = launch.launch(true, server_core);
-            let back = Back { launch, agents, load_core };
-            finish(&back.measure(&Interrupt::install()?, &progress)?, true, json)
+            let json = args.json.clone();
+            let back = args.back().unwrap_or_else(|error| refuse(&error));
+            let report = back.measure(&Interrupt::install()?, &progress)?;
+            finish(&report, report.passed(), json)
         }
         Command::Idle(args) => {
             let IdleArgs { server: spec, launch, connections, budget, json } = args;
@@ -346,6 +358,18 @@ fn finish<R: std::fmt::Display + Serialize>(
         write_json(&path, report)?;
     }
     Ok(passed)
+}
+
+impl BackArgs {
+    fn back(self) -> Result<Back> {
+        let Self { launch, agents, rounds, budget, no_pin, json: _ } = self;
+        if agents == 0 || rounds == 0 {
+            bail!("--agents 0 and --rounds 0 measure nothing");
+        }
+        let (server_core, load_core) = cores(no_pin, 0, 1)?;
+        let launch = launch.launch(true, server_core);
+        Ok(Back { launch, agents, rounds, load_core, budget })
+    }
 }
 
 impl RunArgs {
@@ -400,7 +424,7 @@ impl RunArgs {
         if size < PAYLOAD_MIN {
             bail!("--size is at least {PAYLOAD_MIN}: number, sequence and time have to fit");
         }
-        Ok(Workload { topics: 1, publishers, readers, window, size })
+        Ok(Workload { topics: 1, publishers, readers, window, size, frames: 0 })
     }
 }
 
@@ -478,6 +502,23 @@ mod tests {
             parse(&format!("load run --no-pin --attach line://127.0.0.1:8888/x --pid {own}"));
         let name = attached.unwrap().targets[0].to_string();
         assert_eq!(name, format!("process {own} at 127.0.0.1:8888"));
+    }
+
+    #[test]
+    fn storms_and_rooms_are_counted() {
+        let back = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Back(args) => args.back(),
+            other => panic!("{other:?}"),
+        };
+        let storm =
+            back("load back --no-pin --agents 7 --rounds 2 --budget --engine ring").unwrap();
+        assert_eq!((storm.agents, storm.rounds, storm.budget), (7, 2, true));
+        assert_eq!((storm.launch.engine.as_str(), storm.load_core), ("ring", None));
+        assert_eq!(back("load back --no-pin").unwrap().agents, 10_000);
+        assert!(back("load back --no-pin --agents 0").is_err());
+        assert!(back("load back --no-pin --rounds 0").is_err());
+        let blind = Cli::try_parse_from("load blind --rooms 3".split(' ')).unwrap();
+        assert!(matches!(blind.command, Command::Blind(BlindArgs { rooms: 3, .. })));
     }
 
     #[test]

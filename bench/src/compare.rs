@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::connects::Connects;
+use crate::daemons::Daemons;
 use crate::idle::{Idle, IdleReport};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
@@ -14,6 +15,7 @@ use crate::round::{Pace, Plan};
 use crate::server::{Launch, Server};
 use crate::stats::{Ratios, Round, Summary, Verdict};
 use crate::traffic::Until;
+use crate::trips::Trips;
 
 pub mod budgets;
 pub mod machine;
@@ -240,6 +242,17 @@ impl Compare {
                 server.stop()?;
                 return Ok(One::Connects(connects));
             }
+            Work::Trips { request, size } => {
+                let trips = Trips { request, size, warmup: self.warmup, counted: self.counted };
+                let done = |server: &Server| trips.measure(server, self.cores(), interrupt);
+                return Self::round(&launch, target, done);
+            }
+            Work::Daemons { daemons, per_second } => {
+                let (warmup, counted) = (self.warmup, self.counted);
+                let daemons = Daemons { daemons, per_second, warmup, counted };
+                let done = |server: &Server| daemons.measure(server, self.cores(), interrupt);
+                return Self::round(&launch, target, done);
+            }
         };
         let workload = *work.workload().context("a workload without messages")?;
         launch.topics = workload.topics;
@@ -250,11 +263,24 @@ impl Compare {
             server_core: self.launch.core,
             load_core: self.load_core,
         };
-        let server = Server::start(&launch, &target.spec)?;
-        let measured = plan.measure(&server, interrupt);
-        let round = measured.with_context(|| server.said("was under load"))?;
+        Self::round(&launch, target, |server| plan.measure(server, interrupt))
+    }
+
+    /// A round with a server that is started for it.
+    fn round(
+        launch: &Launch,
+        target: &Target,
+        measure: impl FnOnce(&Server) -> Result<Round>,
+    ) -> Result<One> {
+        let server = Server::start(launch, &target.spec)?;
+        let round = measure(&server).with_context(|| server.said("was under load"))?;
         server.stop()?;
         Ok(One::Messages(round))
+    }
+
+    /// The server's, and the load's.
+    fn cores(&self) -> [Option<usize>; 2] {
+        [self.launch.core, self.load_core]
     }
 }
 

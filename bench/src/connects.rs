@@ -57,7 +57,7 @@ impl Connects {
 }
 
 /// Waits until a process does nothing.
-fn wait_quiet(pid: u32, interrupt: &Interrupt) -> Result<()> {
+pub(crate) fn wait_quiet(pid: u32, interrupt: &Interrupt) -> Result<()> {
     let end = Instant::now() + QUIET_MAX;
     let mut last = process::cpu_time(pid)?.threads_ns;
     while Instant::now() < end {

@@ -7,25 +7,21 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use wardline_core::Instant;
-use wardline_core::native::handshake::client::{Answered, Attempt, Resumption};
-use wardline_core::native::handshake::{HEADER_BYTES, Solve};
+use wardline_core::native::handshake::client::Resumption;
 use wardline_core::native::{
-    Class, ClientControl, Ephemeral, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FrameWriter, Next,
-    RECORD_HEADER_BYTES, Record, Records, ServerControl, SigningKey, Start, digest,
+    Class, ClientControl, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, FrameWriter, Next,
+    RECORD_HEADER_BYTES, Record, Records, ServerControl, Start, digest,
 };
 
 use crate::wire::Role;
 
-/// How long the relay may take for one answer.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub mod join;
+
 /// The largest body of a record that is sent: one of the largest frames that the relay takes.
 const BODY_BYTES_MAX: usize = 64 << 10;
-/// The longest message of a handshake.
-const MESSAGE_BYTES_MAX: usize = 256;
 /// The time of all records: none of these connections lives long enough for another key.
 const NOW: Instant = Instant::from_nanos(1);
 
@@ -47,6 +43,8 @@ pub struct End {
     /// Where what it sends goes; a reader sends nothing.
     target: Option<Target>,
     mid: u64,
+    /// Frames in one record, at most.
+    frames_max: usize,
     body: Vec<u8>,
     sealed: Vec<u8>,
     taking: Taking,
@@ -92,49 +90,30 @@ impl End {
         number: u64,
         resume: Option<&Resumption>,
     ) -> Result<(Self, Resumption)> {
-        stream.set_read_timeout(Some(ANSWER_MAX))?;
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&number.to_le_bytes());
-        seed[8] = 1;
-        let key = SigningKey::from_seed(&seed);
-        let entropy = |purpose: u8| digest(&[&seed[..], &[purpose]].concat());
-        let mut n_c = [0; 16];
-        n_c.copy_from_slice(&entropy(2 + u8::from(resume.is_some()))[..16]);
-        let e_c = Ephemeral::from_entropy(entropy(1));
-        let attempt =
-            Attempt { key: &key, pin: None, features: 0, recv_max: 1 << 20, resume, e_c, n_c };
-        let (hello, wait) = attempt.hello();
+        let key = join::key_of(number);
+        let (hello, waiting) = join::first_words(&key, number, resume);
         stream.write_all(hello.as_bytes())?;
-        let connected = match wait.answer(&message(stream)?, NOW) {
-            Ok(Answered::Resumed(connected)) => connected,
-            Ok(Answered::Challenged(challenged)) => {
-                ensure!(resume.is_none(), "the relay does not hold the session");
-                let Solve::Found(solution) = challenged.puzzle().solve(0, 1 << 24) else {
-                    bail!("a puzzle that is too hard");
-                };
-                let Ok((auth, wait)) = challenged.auth(solution, 1, 1) else { bail!("no AUTH") };
-                stream.write_all(auth.as_bytes())?;
-                match wait.accept(&message(stream)?, NOW) {
-                    Ok(connected) => connected,
-                    Err(ended) => bail!("the relay is not who it says: {ended:?}"),
-                }
-            }
-            Err(ended) => bail!("the relay answers HELLO with {ended:?}"),
-        };
+        let answer = waiting.answer(stream)?;
+        ensure!(answer.is_resumed() == resume.is_some(), "the relay does not hold the session");
+        Self::settle(stream, answer)
+    }
+
+    /// The last step of a handshake, to the relay's `Taken`.
+    ///
+    /// # Errors
+    /// The relay refuses, is not who it says, or says something else.
+    pub fn settle(stream: &mut TcpStream, answer: join::Answer) -> Result<(Self, Resumption)> {
+        let (connected, records) = answer.settled(stream)?;
         let mut end = Self {
-            records: connected.records(),
+            records,
             handle: connected.handle(),
             target: None,
             mid: 1,
+            frames_max: usize::MAX,
             body: Vec::new(),
             sealed: Vec::new(),
             taking: Taking { header: Vec::new(), body: 0, frames: false, payload: 0 },
         };
-        if resume.is_some() {
-            // A session that is had back is proved by its first record.
-            let ping = end.records.ping([7; 8]);
-            stream.write_all(&ping.map_err(|code| anyhow::anyhow!("{code:?}"))?)?;
-        }
         end.wait_for(stream, |value| matches!(value, ServerControl::Taken { .. }).then_some(()))?;
         Ok((end, connected.resumption()))
     }
@@ -216,33 +195,85 @@ impl End {
     pub fn seal(&mut self, lines: &mut Vec<u8>) {
         let target = self.target.expect("somebody to send to");
         self.sealed.clear();
+        let mut frames = 0;
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            if self.body.len() + FRAME_HEADER_BYTES + line.len() > BODY_BYTES_MAX {
+            let full = self.body.len() + FRAME_HEADER_BYTES + line.len() > BODY_BYTES_MAX;
+            if full || frames == self.frames_max {
                 self.flush();
+                frames = 0;
             }
+            frames += 1;
             let (kind, topic, peer) = match target {
                 Target::Topic(number) => (FrameKind::Publish, number, 0),
                 Target::Peer(handle) => (FrameKind::Direct, 0, handle),
             };
-            let class = Class::Normal;
-            let header = FrameHeader {
-                kind,
-                class,
-                flags: 0,
-                topic,
-                ttl_ms: 0,
-                peer,
-                mid: self.mid,
-                offset: 0,
-                corr: 0,
-            };
-            self.mid += 1;
-            let at = self.body.len();
-            self.body.resize(at + FRAME_HEADER_BYTES + line.len(), 0);
-            assert!(FrameWriter::new(&mut self.body[at..]).put(&header, line), "it fits");
+            self.put((kind, topic, peer, 0), line);
         }
         self.flush();
         std::mem::swap(lines, &mut self.sealed);
+    }
+
+    /// Puts a frame behind those that are to be sealed: its kind, topic, peer and request. Gives
+    /// its id.
+    fn put(&mut self, to: (FrameKind, u32, u64, u64), payload: &[u8]) -> u64 {
+        let (kind, topic, peer, corr) = to;
+        let (class, mid) = (Class::Normal, self.mid);
+        let header =
+            FrameHeader { kind, class, flags: 0, topic, ttl_ms: 0, peer, mid, offset: 0, corr };
+        self.mid += 1;
+        let at = self.body.len();
+        self.body.resize(at + FRAME_HEADER_BYTES + payload.len(), 0);
+        assert!(FrameWriter::new(&mut self.body[at..]).put(&header, payload), "it fits");
+        mid
+    }
+
+    /// Has each record that is sealed hold so many frames at most; 0: as many as fit.
+    pub fn set_frames_max(&mut self, frames: usize) {
+        self.frames_max = if frames == 0 { usize::MAX } else { frames };
+    }
+
+    /// Seals one message for a peer, which answers that one's request `corr`, or none; gives its
+    /// id, and appends the record to `out`.
+    ///
+    /// # Panics
+    /// Where the payload is over the limit.
+    pub fn seal_for(
+        &mut self,
+        peer: u64,
+        (kind, corr): (FrameKind, u64),
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> u64 {
+        let mid = self.put((kind, 0, peer, corr), payload);
+        self.sealed.clear();
+        self.flush();
+        out.extend_from_slice(&self.sealed);
+        mid
+    }
+
+    /// Opens the whole records that `bytes` begin with, tags and all, and shows each frame. Gives
+    /// how many bytes they were.
+    ///
+    /// # Errors
+    /// A record that is not good, or holds something else than frames.
+    pub fn open_frames(
+        &mut self,
+        bytes: &[u8],
+        mut each: impl FnMut(&Frame<'_>) -> Result<()>,
+    ) -> Result<usize> {
+        let mut at = 0;
+        loop {
+            match self.records.next(NOW, &bytes[at..]) {
+                Ok(Next::More(_)) => return Ok(at),
+                Ok(Next::Record(Record::Frames(frames), len)) => {
+                    at += len;
+                    for frame in frames {
+                        each(&frame)?;
+                    }
+                }
+                other => bail!("the relay says {other:?}"),
+            }
+        }
     }
 
     fn flush(&mut self) {
@@ -304,17 +335,6 @@ impl End {
     }
 }
 
-/// One message of the handshake, whichever comes.
-fn message(stream: &mut TcpStream) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; HEADER_BYTES];
-    stream.read_exact(&mut bytes)?;
-    let len = usize::from(u16::from_le_bytes([bytes[6], bytes[7]]));
-    ensure!((HEADER_BYTES..=MESSAGE_BYTES_MAX).contains(&len), "no message: {bytes:02x?}");
-    bytes.resize(len, 0);
-    stream.read_exact(&mut bytes[HEADER_BYTES..])?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,7 +344,8 @@ mod tests {
         let (body, sealed) = (Vec::new(), Vec::new());
         // Nobody's keys: what comes is not looked at by its tags.
         let records = bytemuck::Zeroable::zeroed();
-        End { records, handle: 1, target: None, mid: 1, body, sealed, taking }
+        let frames_max = usize::MAX;
+        End { records, handle: 1, target: None, mid: 1, frames_max, body, sealed, taking }
     }
 
     /// A record of that type, its tag and number left out.

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use hdrhistogram::Histogram;
 
 use crate::interrupt::Interrupt;
-use crate::process;
+use crate::process::{self, CpuTime};
 use crate::server::Server;
 use crate::stats::Round;
 use crate::traffic::{Phase, Traffic, Until, Workload};
 
 /// How long the server is left alone before its CPU time is read: it sleeps by then, and the
 /// kernel brings a thread's account up to date when it goes to sleep.
-const REST: Duration = Duration::from_millis(5);
+pub(crate) const REST: Duration = Duration::from_millis(5);
 
 /// How the load is sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,7 +42,7 @@ pub struct Plan {
 impl Plan {
     /// Does one round with a server that runs.
     pub fn measure(&self, server: &Server, interrupt: &Interrupt) -> Result<Round> {
-        let (pid, own) = (server.pid(), std::process::id());
+        let pid = server.pid();
         let mut traffic = Traffic::connect(server.place(), self.workload, interrupt)?;
         match self.pace {
             Pace::Window(_) => drop(traffic.run(Until::Elapsed(self.warmup))?),
@@ -51,9 +52,7 @@ impl Plan {
         if let Some(core) = self.server_core {
             process::pin(pid, core)?;
         }
-        let cores = [self.server_core, self.load_core];
-        let (server_before, load_before) = (process::cpu_time(pid)?, process::cpu_time(own)?);
-        let cores_before = busy(cores)?;
+        let watch = Watch::begin(pid, [self.server_core, self.load_core])?;
         let (phase, kept) = match self.pace {
             Pace::Window(until) => (traffic.run(until)?, None),
             Pace::Rate(per_second, planned) => {
@@ -63,14 +62,44 @@ impl Plan {
         };
         let Phase { elapsed, messages, deliveries } = phase;
         traffic.rest(REST)?;
-        let server_spent = process::cpu_between(&server_before, &process::cpu_time(pid)?);
-        let load_spent = process::cpu_between(&load_before, &process::cpu_time(own)?);
-        let cores_after = busy(cores)?;
+        let latency = traffic.latency();
+        Ok(Round { messages, deliveries, rate_kept: kept, ..watch.end(elapsed, latency)? })
+    }
+}
+
+/// What is spent from one moment to another. At both the server sleeps.
+#[derive(Debug)]
+pub struct Watch {
+    pid: u32,
+    cores: [Option<usize>; 2],
+    server: CpuTime,
+    load: CpuTime,
+    busy: [Option<u64>; 2],
+}
+
+impl Watch {
+    /// From now on; `cores` are the server's and the load's.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub fn begin(pid: u32, cores: [Option<usize>; 2]) -> Result<Self> {
+        let (server, load) = (process::cpu_time(pid)?, process::cpu_time(std::process::id())?);
+        Ok(Self { pid, cores, server, load, busy: busy(cores)? })
+    }
+
+    /// Until now. Messages are counted by whoever sent them.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub fn end(self, elapsed: Duration, latency: &Histogram<u64>) -> Result<Round> {
+        let server_spent = process::cpu_between(&self.server, &process::cpu_time(self.pid)?);
+        let load = process::cpu_time(std::process::id())?;
+        let load_spent = process::cpu_between(&self.load, &load);
+        let busy_after = busy(self.cores)?;
         let others = |at: usize, own_ns: u64| {
-            let between = cores_after[at]? - cores_before[at]?;
+            let between = busy_after[at]? - self.busy[at]?;
             Some(between.saturating_sub(own_ns))
         };
-        let latency = traffic.latency();
         Ok(Round {
             server_cpu_ns: server_spent.ns,
             server_cpu_exact: server_spent.exact,
@@ -78,13 +107,11 @@ impl Plan {
             server_core_others_ns: others(0, server_spent.ns),
             load_core_others_ns: others(1, load_spent.ns),
             elapsed_ns: elapsed.as_nanos() as u64,
-            messages,
-            deliveries,
             p50_ns: latency.value_at_quantile(0.5),
             p99_ns: latency.value_at_quantile(0.99),
             max_ns: latency.max(),
-            memory: process::memory(pid)?,
-            rate_kept: kept,
+            memory: process::memory(self.pid)?,
+            ..Round::default()
         })
     }
 }

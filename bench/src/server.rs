@@ -181,12 +181,8 @@ impl Launch {
     fn command(&self, spec: &Spec, program: &Path, dir: &Path) -> Result<(Command, Option<u16>)> {
         let mut command = Command::new(program);
         match spec.kind {
-            Kind::Blind => {
-                command.args(["blind", "--listen", "127.0.0.1:0"]);
-            }
-            Kind::BlindRing => {
-                command.args(["blind", "--engine", "ring", "--listen", "127.0.0.1:0"]);
-            }
+            Kind::Blind => self.blind(&mut command, "epoll"),
+            Kind::BlindRing => self.blind(&mut command, "ring"),
             Kind::Wardline => self.wardline(&mut command),
             Kind::Native | Kind::Direct => self.native(&mut command, dir)?,
             Kind::Nats | Kind::Redis | Kind::Mosquitto => {
@@ -197,6 +193,13 @@ impl Launch {
         }
         command.args([OsStr::new("--ports-file"), dir.join(PORTS_FILE).as_os_str()]);
         Ok((command, None))
+    }
+
+    fn blind(&self, command: &mut Command, engine: &str) {
+        command.args(["blind", "--engine", engine, "--listen", "127.0.0.1:0"]);
+        if self.topics > 1 {
+            command.args(["--rooms", &self.topics.to_string()]);
+        }
     }
 
     fn native(&self, command: &mut Command, dir: &Path) -> Result<()> {

@@ -55,6 +55,8 @@ pub struct Workload {
     pub window: u64,
     /// Payload bytes of a line, without its newline.
     pub size: usize,
+    /// Messages in a record of the native dialect, at most; 0: as many as fit.
+    pub frames: usize,
 }
 
 /// Where the load connects, and how one talks there.
@@ -143,7 +145,10 @@ impl Traffic {
         };
         let poller = Poller::new()?;
         let mut receivers = Vec::with_capacity(clients.len());
-        for (index, Client { stream, begun, end }) in clients.into_iter().enumerate() {
+        for (index, Client { stream, begun, mut end }) in clients.into_iter().enumerate() {
+            if let Some(end) = &mut end {
+                end.set_frames_max(workload.frames);
+            }
             poller.add(&stream, index as u64, EventFlags::IN)?;
             let (topic, local) = (index / each, index % each);
             let sampled = topic == 0 && [0, listeners / 2, listeners - 1].contains(&local);

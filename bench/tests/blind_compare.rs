@@ -64,6 +64,32 @@ fn the_blind_relays_are_compared_in_a_hurry() {
 }
 
 #[test]
+fn rooms_and_round_trips_are_measured() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let json = dir.path().join("figures.json");
+    let path = json.to_str().expect("a path");
+    let mut args = vec!["compare", "--no-pin", "--targets", "blind", "--rounds", "2"];
+    args.extend(["--seconds", "0.05", "--warmup", "0.01", "--json", path]);
+    args.extend(["--workloads", "1to1-x3-w1,2to1-x2-w1,rtt,rtt-request-1k,daemons-5-at50"]);
+    let output = load(&args);
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("not possible: it knows no requests"), "{text}");
+    let figures: Value = serde_json::from_slice(&fs::read(json).expect("figures")).expect("JSON");
+    let cases = figures["cases"].as_array().expect("workloads");
+    // Those that two who send hear from each other; a trip is two messages and counts once.
+    for (case, deliveries) in cases.iter().zip([1.0, 2.0, 0.5, 0.5]) {
+        let rounds = case.pointer("/entries/0/outcome/messages/rounds").and_then(Value::as_array);
+        for round in rounds.unwrap_or_else(|| panic!("{} failed: {text}", case["name"])) {
+            let [sent, got] = ["messages", "deliveries"].map(|name| round[name].as_f64());
+            assert!(got.is_some_and(|got| got > 0.0), "{}", case["name"]);
+            assert_eq!(got, sent.map(|sent| sent * deliveries), "{}", case["name"]);
+            assert!(round["server_cpu_ns"].as_u64().is_some_and(|ns| ns > 0));
+        }
+    }
+}
+
+#[test]
 fn what_is_asked_for_by_name_has_to_be_here() {
     // The blind relay does not understand wardline's flags.
     let not_wardline = format!("tokio={}", env!("CARGO_BIN_EXE_load"));

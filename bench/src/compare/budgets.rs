@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::target::Target;
 use super::{Case, CaseReport, Comparison, Outcome};
+use crate::server::{Kind, Spec};
 use crate::stats::{LATENCY_MAX, RATE_MIN, ROUNDS_MIN, Ratios, Round, Spread};
 
 /// The label of the target with a coalescing budget, and of the same without.
@@ -23,13 +24,29 @@ const SHARDED: &str = "2to200";
 const ENGINES_ON: [&str; 7] =
     ["1to1", "1to10", "1to100", "1to1000", "1to100-1k", "1to100-w1", PAIRS];
 
+/// Labels: of the engine that is judged, and of its native dialect, on topics and between peers.
+const ENGINE: &str = "{}";
+const NATIVE: &str = "native-{}";
+const DIRECT: &str = "direct-{}";
+/// Messages between 500 pairs of peers; apart from [`PAIRS`], so that each has rounds of its own.
+const DIRECT_PAIRS: &str = "direct-1to1-x500-w1";
+const TRIPS: &str = "rtt";
+const REQUESTS: &str = "rtt-request";
+const DAEMONS: &str = "daemons-200-at100";
+/// One frame a record: reported apart, and no budget.
+const ONE_FRAME: [&str; 2] = ["1to1-f1", "1to100-f1"];
+
 /// What is compared with what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
     /// CPU per delivery, with that of the first of these, or the better of them.
     Cpu(&'static [&'static str]),
+    /// Median latency, with that of this one.
+    P50(&'static str),
     /// 99th percentile of latency, in milliseconds.
     P99Ms,
+    /// Resident megabytes.
+    ResidentMb,
     /// Private bytes of an idle connection.
     IdleBytes,
 }
@@ -38,8 +55,8 @@ enum Of {
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     case: &'static str,
-    /// Whose; none: of the engine that is judged.
-    of: Option<&'static str>,
+    /// Whose, by label.
+    of: &'static str,
     what: Of,
     most: f64,
 }
@@ -47,22 +64,43 @@ struct Budget {
 impl Budget {
     /// Whether it is asked of the portable engine too, where that is the one that is judged.
     fn is_of_tokio(&self) -> bool {
-        self.of.is_some() || matches!(self.what, Of::Cpu(NATS_REDIS | ["nats"] | ["redis"]))
+        // There it is the one that is judged.
+        let twice = self.of == "direct-tokio";
+        (!twice && !self.of.contains(ENGINE))
+            || match self.what {
+                Of::Cpu(NATS_REDIS | ["nats"] | ["redis"]) => true,
+                Of::Cpu(["blind"]) => self.of == DIRECT,
+                Of::P50(_) | Of::P99Ms | Of::ResidentMb => true,
+                Of::Cpu(_) | Of::IdleBytes => false,
+            }
     }
 }
 
+/// The label of one, where this engine is judged.
+fn named(label: &str, engine: &str) -> String {
+    label.replace(ENGINE, engine)
+}
+
 const fn cpu(case: &'static str, base: &'static [&'static str], most: f64) -> Budget {
-    Budget { case, of: None, what: Of::Cpu(base), most }
+    Budget { case, of: ENGINE, what: Of::Cpu(base), most }
 }
 
 const fn tokio(case: &'static str, most: f64) -> Budget {
-    Budget { case, of: Some("tokio"), what: Of::Cpu(&["blind"]), most }
+    Budget { case, of: "tokio", what: Of::Cpu(&["blind"]), most }
+}
+
+const fn native(case: &'static str, most: f64) -> Budget {
+    Budget { case, of: NATIVE, what: Of::Cpu(&[ENGINE]), most }
+}
+
+const fn direct(case: &'static str, what: Of, most: f64) -> Budget {
+    Budget { case, of: DIRECT, what, most }
 }
 
 const NATS_REDIS: &[&str] = &["nats", "redis"];
 
 /// All of them but those of the engines against each other, which are [`ENGINES_ON`].
-const BUDGETS: [Budget; 19] = [
+const BUDGETS: [Budget; 28] = [
     cpu("1to100", &["blind"], 1.10),
     cpu("1to100", NATS_REDIS, 1.0 / 6.0),
     cpu("1to1000", &["blind"], 1.00),
@@ -77,11 +115,20 @@ const BUDGETS: [Budget; 19] = [
     tokio("1to10", 1.50),
     tokio("1to1", 1.60),
     cpu(PAIRS, &["tokio"], 0.90),
-    Budget { case: COALESCED, of: Some(COALESCE), what: Of::Cpu(&[COALESCE_NOT]), most: 1.0 / 6.0 },
-    Budget { case: COALESCED, of: Some(COALESCE), what: Of::P99Ms, most: 12.0 },
-    Budget { case: SHARDED, of: Some(SHARDS_2), what: Of::Cpu(&[SHARDS_1]), most: 1.15 },
-    Budget { case: IDLE, of: None, what: Of::IdleBytes, most: 1024.0 },
-    Budget { case: IDLE, of: Some("tokio"), what: Of::IdleBytes, most: 2048.0 },
+    Budget { case: COALESCED, of: COALESCE, what: Of::Cpu(&[COALESCE_NOT]), most: 1.0 / 6.0 },
+    Budget { case: COALESCED, of: COALESCE, what: Of::P99Ms, most: 12.0 },
+    Budget { case: SHARDED, of: SHARDS_2, what: Of::Cpu(&[SHARDS_1]), most: 1.15 },
+    Budget { case: IDLE, of: ENGINE, what: Of::IdleBytes, most: 1024.0 },
+    Budget { case: IDLE, of: "tokio", what: Of::IdleBytes, most: 2048.0 },
+    native("1to1", 1.40),
+    native("1to100", 1.15),
+    direct(DIRECT_PAIRS, Of::Cpu(&["direct-tokio"]), 0.90),
+    direct(DIRECT_PAIRS, Of::Cpu(&["blind"]), 1.15),
+    Budget { case: DIRECT_PAIRS, of: "direct-tokio", what: Of::Cpu(&["blind"]), most: 1.15 },
+    direct(TRIPS, Of::P50("blind"), 1.10),
+    direct(REQUESTS, Of::P50("blind"), 1.10),
+    direct(DAEMONS, Of::P99Ms, 1.0),
+    direct(DAEMONS, Of::ResidentMb, 16.0),
 ];
 
 /// Who takes part, when this engine is judged.
@@ -93,6 +140,15 @@ pub fn targets(engine: &Target) -> Vec<Target> {
             targets.push(target);
         }
     }
+    for (label, kind) in [(NATIVE, Kind::Native), (DIRECT, Kind::Direct)] {
+        let label = named(label, &engine.label);
+        let spec = Spec { kind, ..engine.spec.clone() };
+        targets.push(Target { label, spec, ..engine.clone() });
+    }
+    if engine.engine != "tokio" {
+        targets.push(Target::named("direct-tokio"));
+    }
+    targets.push(Target::named("blind-ring"));
     let own = || engine.clone();
     targets.push(own().with(COALESCE_NOT, Some("line.coalesce=0s"), None));
     targets.push(own().with(COALESCE, Some("line.coalesce=10ms"), None));
@@ -104,24 +160,34 @@ pub fn targets(engine: &Target) -> Vec<Target> {
 /// What they do.
 pub fn cases(engine: &Target) -> Vec<Case> {
     let engine = engine.label.as_str();
-    let case = |name: &str, only: &[&str]| Case {
-        name: name.to_owned(),
-        work: name.parse().unwrap_or_else(|error| panic!("{error}")),
-        only: Some(only.iter().map(|&label| label.to_owned()).collect()),
+    let of_work = |name: &str, work: &str, only: &[&str]| {
+        let mut only: Vec<String> = only.iter().map(|label| named(label, engine)).collect();
+        only.dedup();
+        let work = work.parse().unwrap_or_else(|error| panic!("{error}"));
+        Case { name: name.to_owned(), work, only: Some(only) }
     };
-    let all = ["blind", engine, "tokio", "nats", "redis"];
-    vec![
-        case("1to1", &all),
+    let case = |name: &str, only: &[&str]| of_work(name, name, only);
+    let all = ["blind", ENGINE, "tokio", "nats", "redis"];
+    let with_native = ["blind", ENGINE, "tokio", NATIVE, "nats", "redis"];
+    let trips = ["blind", "blind-ring", ENGINE, "tokio", DIRECT, "direct-tokio"];
+    let mut cases = vec![
+        case("1to1", &with_native),
         case("1to10", &all),
-        case("1to100", &all),
+        case("1to100", &with_native),
         case("1to1000", &all),
-        case("1to100-1k", &["blind", engine, "tokio", "redis"]),
-        case("1to100-w1", &["blind", engine, "tokio"]),
-        case(PAIRS, &["tokio", engine]),
+        case("1to100-1k", &["blind", ENGINE, "tokio", "redis"]),
+        case("1to100-w1", &["blind", ENGINE, "tokio"]),
+        case(PAIRS, &["tokio", ENGINE]),
+        of_work(DIRECT_PAIRS, PAIRS, &["blind", "blind-ring", DIRECT, "direct-tokio"]),
+        case(TRIPS, &trips),
+        case(REQUESTS, &["blind", "blind-ring", DIRECT, "direct-tokio"]),
+        case(DAEMONS, &[DIRECT, "direct-tokio"]),
         case(COALESCED, &[COALESCE_NOT, COALESCE]),
         case(SHARDED, &[SHARDS_1, SHARDS_2]),
-        case(IDLE, &["blind", engine, "tokio"]),
-    ]
+        case(IDLE, &["blind", ENGINE, "tokio"]),
+    ];
+    cases.extend(ONE_FRAME.map(|name| case(name, &[ENGINE, NATIVE])));
+    cases
 }
 
 /// All budgets, judged.
@@ -173,26 +239,27 @@ impl Judged {
 
 fn judge(comparison: &Comparison, budget: &Budget, engine: &str) -> Line {
     let Budget { case, of, what, most } = *budget;
-    let of = of.unwrap_or(engine);
+    let label = named(of, engine);
+    let label = label.as_str();
     let report = comparison.cases.iter().find(|report| report.case.name == case);
     let found = report.ok_or_else(|| format!("no {case}")).and_then(|report| match what {
-        Of::Cpu(bases) => cpu_ratio(report, of, bases),
-        Of::P99Ms => {
-            let rounds = rounds(report, of)?;
-            let p99 = Spread::of(rounds.iter().map(|round| round.p99_ns as f64 / 1e6));
-            Ok((p99, of_rates(rounds), String::new()))
+        Of::Cpu(bases) => {
+            let bases: Vec<String> = bases.iter().map(|base| named(base, engine)).collect();
+            cpu_ratio(report, label, &bases, of == NATIVE)
         }
-        Of::IdleBytes => idle(report, of),
+        Of::P50(base) => p50_ratio(report, label, base),
+        Of::P99Ms => of_each(report, label, |round| round.p99_ns as f64 / 1e6),
+        Of::ResidentMb => of_each(report, label, |round| round.memory.rss_bytes as f64 / 1e6),
+        Of::IdleBytes => idle(report, label),
     });
-    let bases = match what {
-        Of::Cpu(bases) => bases.join(" or "),
-        Of::P99Ms | Of::IdleBytes => String::new(),
+    let (what, bases) = match what {
+        Of::Cpu(bases) => ("CPU / ", named(&bases.join(" or "), engine)),
+        Of::P50(base) => ("p50 / ", base.to_owned()),
+        Of::P99Ms => ("p99 ms", String::new()),
+        Of::ResidentMb => ("MB resident", String::new()),
+        Of::IdleBytes => ("bytes each", String::new()),
     };
-    let what = match what {
-        Of::Cpu(_) => "CPU / ",
-        Of::P99Ms => "p99 ms",
-        Of::IdleBytes => "bytes each",
-    };
+    let of = label;
     match found {
         Ok((measured, why_not, base)) => Line {
             budget: format!("{case}: {of}, {what}{base}"),
@@ -224,10 +291,28 @@ fn rounds<'r>(report: &'r CaseReport, target: &str) -> Result<&'r [Round], Strin
     }
 }
 
-fn cpu_ratio(report: &CaseReport, of: &str, bases: &[&str]) -> Found {
+/// A figure of each round, which counts where the rate was kept.
+fn of_each(report: &CaseReport, of: &str, value: impl Fn(&Round) -> f64) -> Found {
+    let rounds = rounds(report, of)?;
+    Ok((Spread::of(rounds.iter().map(value)), of_rates(rounds), String::new()))
+}
+
+fn p50_ratio(report: &CaseReport, of: &str, base: &str) -> Found {
+    let (theirs, mine) = (rounds(report, base)?, rounds(report, of)?);
+    Ok((Ratios::of(theirs, mine).p50, too_few(mine), base.to_owned()))
+}
+
+fn too_few(rounds: &[Round]) -> Vec<String> {
+    let few = rounds.len() < ROUNDS_MIN;
+    if few { vec![format!("{} rounds of {ROUNDS_MIN}", rounds.len())] } else { Vec::new() }
+}
+
+/// `beside_base`: that the work was done is seen beside whom the price is compared with. Else it is
+/// seen beside the blind relay, where that can do it.
+fn cpu_ratio(report: &CaseReport, of: &str, bases: &[String], beside_base: bool) -> Found {
     let mine = rounds(report, of)?;
     let mut best: Option<(&str, &[Round], f64)> = None;
-    for &base in bases {
+    for base in bases {
         let theirs = rounds(report, base)?;
         let median = Spread::of(theirs.iter().map(Round::cpu_per_delivery)).median;
         if best.is_none_or(|(.., least)| median < least) {
@@ -236,16 +321,12 @@ fn cpu_ratio(report: &CaseReport, of: &str, bases: &[&str]) -> Found {
     }
     let (base, theirs, _) = best.ok_or("nobody to compare with")?;
     let ratios = Ratios::of(theirs, mine);
-    // Whoever the price is compared with: that the work was done is seen beside the blind relay,
-    // and where that cannot do it, beside whom the price is compared with.
     let mut why_not = match rounds(report, "blind") {
-        Ok(blind) => not_the_same(&Ratios::of(blind, mine), "blind's"),
-        Err(_) if mine.iter().any(|round| round.rate_kept.is_some()) => of_rates(mine),
-        Err(_) => not_the_same(&ratios, &format!("{base}'s")),
+        Ok(blind) if !beside_base => not_the_same(&Ratios::of(blind, mine), "blind's"),
+        _ if mine.iter().any(|round| round.rate_kept.is_some()) => of_rates(mine),
+        _ => not_the_same(&ratios, &format!("{base}'s")),
     };
-    if mine.len() < ROUNDS_MIN {
-        why_not.push(format!("{} rounds of {ROUNDS_MIN}", mine.len()));
-    }
+    why_not.extend(too_few(mine));
     Ok((ratios.cpu, why_not, base.to_owned()))
 }
 

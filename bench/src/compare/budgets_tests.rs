@@ -71,6 +71,26 @@ fn whoever_naps_does_not_count_whatever_it_is_compared_with() {
 }
 
 #[test]
+fn native_is_seen_beside_lines_and_round_trips_by_their_latency() {
+    let entries = || {
+        vec![
+            ("blind", rounds_of(17, 1000, 10)),
+            ("ring", rounds_of(20, 1300, 10)),
+            ("native-ring", rounds_of(22, 1400, 10)),
+        ]
+    };
+    let native = judge(&comparison(entries()), &native("1to100", 1.15), "ring");
+    assert!(native.kept() && native.budget == "1to100: native-ring, CPU / ring", "{native:?}");
+    assert!(!line(entries(), &["blind"], 9.0).counts, "0.77 of blind's deliveries");
+    let trips = Budget { case: "1to100", of: NATIVE, what: Of::P50("blind"), most: 1.1 };
+    let trips = judge(&comparison(entries()), &trips, "ring");
+    assert!(trips.kept() && trips.measured.is_some_and(|p50| p50.median == 1.0), "{trips:?}");
+    let direct = Budget { case: "1to100", of: DIRECT, what: Of::ResidentMb, most: 16.0 };
+    let direct = judge(&comparison(entries()), &direct, "ring");
+    assert_eq!(direct.why_not, ["direct-ring is not here"]);
+}
+
+#[test]
 fn few_rounds_and_absent_targets_do_not_count() {
     let few =
         line(vec![("blind", rounds_of(17, 9, 3)), ("ring", rounds_of(17, 9, 3))], &["blind"], 1.1);
@@ -91,9 +111,17 @@ fn every_budget_is_measured_by_some_workload_and_target() {
     };
     for Budget { case, of, what, .. } in BUDGETS {
         let case = cases.iter().find(|known| known.name == case).expect(case);
-        assert!(has(case, of.unwrap_or("ring")), "{}: {of:?}", case.name);
-        if let Of::Cpu(bases) = what {
-            assert!(bases.iter().all(|base| has(case, base)), "{}: {bases:?}", case.name);
+        assert!(has(case, &named(of, "ring")), "{}: {of:?}", case.name);
+        let bases = match what {
+            Of::Cpu(bases) => bases.to_vec(),
+            Of::P50(base) => vec![base],
+            Of::P99Ms | Of::ResidentMb | Of::IdleBytes => Vec::new(),
+        };
+        assert!(bases.iter().all(|base| has(case, &named(base, "ring"))), "{}", case.name);
+    }
+    for case in &cases {
+        for label in case.only.iter().flatten() {
+            assert!(targets.iter().any(|target| target.label == *label), "{label}");
         }
     }
     for name in ENGINES_ON {
@@ -114,5 +142,7 @@ fn the_table_says_yes_or_no_of_each() {
     // The portable engine has budgets of its own, and is not held against itself.
     let tokio = Judged::of(&comparison, "tokio").to_string();
     assert!(tokio.contains("tokio, CPU / blind | 1.250"), "{tokio}");
+    assert!(tokio.contains("rtt: direct-tokio, p50 / blind"), "{tokio}");
+    assert!(!tokio.contains("native-tokio"), "{tokio}");
     assert!(!tokio.contains("tokio, CPU / tokio") && !tokio.contains("| 1024.000"), "{tokio}");
 }

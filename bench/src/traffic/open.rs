@@ -140,7 +140,8 @@ mod tests {
     fn a_nap_is_seen_with_all_that_was_due_in_it() {
         let addr = relay_that_naps(Duration::from_millis(400));
         let place = Place { addrs: vec![addr], format: Format::Plain };
-        let workload = Workload { topics: 1, publishers: 1, readers: 1, window: 1, size: 64 };
+        let workload =
+            Workload { topics: 1, publishers: 1, readers: 1, window: 1, size: 64, frames: 0 };
         let mut traffic = Traffic::connect(&place, workload, &Interrupt::default()).unwrap();
         let open = traffic.run_at(1000.0, Duration::from_secs(1)).unwrap();
         assert_eq!((open.phase.messages, open.phase.deliveries), (1000, 1000));
@@ -156,7 +157,8 @@ mod tests {
         // 20,000 a second, and nothing moves for half a second of the quarter that is planned.
         let addr = relay_that_naps(Duration::from_millis(500));
         let place = Place { addrs: vec![addr], format: Format::Plain };
-        let workload = Workload { topics: 1, publishers: 1, readers: 1, window: 1, size: 1024 };
+        let workload =
+            Workload { topics: 1, publishers: 1, readers: 1, window: 1, size: 1024, frames: 0 };
         let mut traffic = Traffic::connect(&place, workload, &Interrupt::default()).unwrap();
         let open = traffic.run_at(20_000.0, Duration::from_millis(250)).unwrap();
         assert!(!open.kept, "{open:?}");
