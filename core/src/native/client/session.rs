@@ -81,7 +81,7 @@ pub enum Took<'b> {
     Pong(u64, Duration),
     /// Frames. Those of a kind with a peer are to be shown to [`Session::direct`].
     Frames(Frames<'b>),
-    /// A control value, which is no `Taken`. A `Nack` is noted already.
+    /// A control value, which is no `Taken`. A `Nack` and a `Verdict` are noted already.
     Control(ServerControl<'b>),
     /// The relay's CLOSE. What it had taken is noted, and the answer is owed.
     Close(Close),
@@ -275,10 +275,13 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Session<S> {
                 self.unsure.settle_one(mid, fate);
                 Ok(Took::Control(value))
             }
+            ServerControl::Verdict { mid, .. } => {
+                self.echo(mid);
+                Ok(Took::Control(value))
+            }
             ServerControl::Subscribed { .. }
             | ServerControl::Opened { .. }
             | ServerControl::Refused { .. }
-            | ServerControl::Verdict { .. }
             | ServerControl::Gap { .. }
             | ServerControl::Identity { .. }
             | ServerControl::Done { .. }
@@ -301,7 +304,7 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Session<S> {
         Ok(lost_between(expected, header.offset))
     }
 
-    /// A PUBLISH of this client came back: it was taken.
+    /// A PUBLISH of this client came back, or a `Verdict` on it: it was taken.
     pub fn echo(&mut self, mid: u64) {
         if mid < self.unsure.unsent() {
             self.unsure.settle_one(mid, Fate::Taken);

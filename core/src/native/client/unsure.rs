@@ -64,6 +64,8 @@ pub struct Unsure<S> {
     /// The first id that was never sent.
     said: u64,
     next: u64,
+    /// Something of the session is known to be taken: of it, the relay cannot have taken nothing.
+    some_taken: bool,
 }
 
 impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Unsure<S> {
@@ -71,7 +73,8 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Unsure<S> {
     #[must_use]
     pub fn new(slots: S, entropy: u64) -> Self {
         let start = (entropy % START_END).max(1);
-        Self { slots, oldest: start, unsent: start, said: start, next: start }
+        let some_taken = false;
+        Self { slots, oldest: start, unsent: start, said: start, next: start, some_taken }
     }
 
     /// How many more messages may be under way.
@@ -158,17 +161,20 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Unsure<S> {
 
     /// What the relay says at a connection's beginning: which of the messages were taken. The
     /// others are to be sent, again or for the first time. `held`: it is the session of before, so
-    /// that a relay which says 0 has taken nothing in it; in another session, it knows nothing.
+    /// that a relay which says 0 has taken nothing in it; in another session, or where something
+    /// of this one was taken, it knows nothing.
     ///
     /// # Errors
     /// `BAD_VALUE`: it names a message that was never sent. The relay's.
     pub fn taken(&mut self, mid: u64, seen: &[u8], held: bool) -> Result<(), Code> {
-        if mid == 0 && !held {
-            self.settle(self.unsent, |_| Some(Fate::Unsure));
-            return Ok(());
-        }
         if mid >= self.said {
             return Err(Code::BadValue);
+        }
+        let knows = mid != 0 || (held && !self.some_taken);
+        self.some_taken = mid != 0 || (held && self.some_taken);
+        if !knows {
+            self.settle(self.unsent, |_| Some(Fate::Unsure));
+            return Ok(());
         }
         let mut first_missing = self.unsent;
         for each in self.oldest..self.unsent {
@@ -192,6 +198,7 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Unsure<S> {
         match self.slot(mid) {
             Some(slot) if slot.mark == WAITS => {
                 slot.mark = mark_of(fate);
+                self.some_taken |= fate == Fate::Taken;
                 true
             }
             Some(_) | None => false,
@@ -227,14 +234,17 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Unsure<S> {
     }
 
     fn settle(&mut self, end: u64, fate: impl Fn(&Slot) -> Option<Fate>) {
+        let mut some_taken = false;
         for mid in self.oldest..end {
             if let Some(slot) = self.slot(mid)
                 && slot.mark == WAITS
                 && let Some(fate) = fate(slot)
             {
                 slot.mark = mark_of(fate);
+                some_taken |= fate == Fate::Taken;
             }
         }
+        self.some_taken |= some_taken;
     }
 
     fn len(&self) -> usize {

@@ -162,6 +162,82 @@ fn a_session_that_was_never_ready_is_not_the_one_of_before() {
     assert_eq!(session.poll_settled(), Some((1_000, Fate::Unsure)));
 }
 
+/// Resumes, and hears `Taken` from a relay whose window is gone: the fates, and what goes out.
+fn resumed_by_a_relay_that_forgot_its_window(
+    session: &mut Session<Lent>,
+    relay: &mut Relay,
+) -> (Vec<(u64, Fate)>, Option<u64>) {
+    relay.window = Window1024::NEW;
+    session.handle_lost();
+    assert!(connect(session, relay, NOW), "it is resumed");
+    settle(session, relay, NOW);
+    (std::iter::from_fn(|| session.poll_settled()).collect(), session.next_unsent())
+}
+
+#[test]
+fn a_resume_that_holds_nothing() {
+    use Fate::{Taken, Unsure};
+    // Nothing of the session was taken, and it is the one that everything went out in: it goes out
+    // again, for a relay that held the session held its window, too.
+    let (mut session, mut relay) = ready();
+    session.enqueue().expect("room");
+    flush(&mut session, NOW);
+    let after = resumed_by_a_relay_that_forgot_its_window(&mut session, &mut relay);
+    assert_eq!(after, (Vec::new(), Some(1_000)));
+    // Something of it was taken, and the client knows it, in whichever way: the relay that says
+    // nothing was has lost its window. What is unsure is told, and not sent again.
+    let knows: [fn(&mut Session<Lent>, &mut Relay); 5] = [
+        |_, relay| relay.control(&ServerControl::Nack { mid: 1_000, code: 0x53, retry_ms: 0 }),
+        |_, relay| relay.control(&ServerControl::Verdict { mid: 1_000, offset: 0, readers: 0 }),
+        |session, _| session.echo(1_000),
+        |session, relay| {
+            session.barrier();
+            relay.take(NOW, &flush(session, NOW));
+        },
+        |session, relay| {
+            // `Taken` itself said it, on a connection before.
+            relay.window.mark(1_000);
+            session.handle_lost();
+            assert!(connect(session, relay, NOW));
+        },
+    ];
+    for (nth, know) in knows.into_iter().enumerate() {
+        let (mut session, mut relay) = ready();
+        session.enqueue().expect("room");
+        let sent = flush(&mut session, NOW);
+        relay.take(NOW, &sent);
+        know(&mut session, &mut relay);
+        settle(&mut session, &mut relay, NOW);
+        session.enqueue().expect("room");
+        flush(&mut session, NOW);
+        let after = resumed_by_a_relay_that_forgot_its_window(&mut session, &mut relay);
+        assert_eq!(after, (std::vec![(1_000, Taken), (1_001, Unsure)], None), "{nth}");
+        // A relay that lost it once is believed no more the second time.
+        session.enqueue().expect("room");
+        flush(&mut session, NOW);
+        let after = resumed_by_a_relay_that_forgot_its_window(&mut session, &mut relay);
+        assert_eq!(after, (std::vec![(1_002, Unsure)], None), "{nth}");
+    }
+}
+
+#[test]
+fn a_resume_before_taken_was_ever_read_sends_what_waits() {
+    let (mut session, mut relay) = (session(), Relay::new());
+    session.enqueue().expect("room");
+    assert!(!connect(&mut session, &mut relay, NOW));
+    session.handle_lost();
+    assert!(connect(&mut session, &mut relay, NOW));
+    settle(&mut session, &mut relay, NOW);
+    // Nothing was ever sent, so nothing is unsure.
+    assert_eq!((session.poll_settled(), session.next_unsent()), (None, Some(1_000)));
+    // And once more, now that the relay of this session is known: sent, and not taken.
+    flush(&mut session, NOW);
+    session.handle_lost();
+    assert!(connect(&mut session, &mut relay, NOW));
+    settle(&mut session, &mut relay, NOW);
+    assert_eq!((session.poll_settled(), session.next_unsent()), (None, Some(1_000)));
+}
+
 #[test]
 fn keys_are_changed_in_time() {
     let (mut session, mut relay) = ready();
