@@ -26,7 +26,9 @@ here are left out, and that is said.
 
 Workloads are words: 1to100 is one publisher to a hundred readers, 64 bytes, 256 in flight;
 -1k or -48b another size, -w32 another window, -at5000 so many messages a second instead (latency is
-then counted from when a message was due), -x500 so many topics; idle-10000, connects-2000.
+then counted from when a message was due), -x500 so many topics, -f1 one frame in each native
+record; idle-10000, connects-2000; rtt there and back again, rtt-request by REQUEST and REPLY;
+daemons-200-at100 so many daemons, asked so often a second.
 
 Each round starts each target anew, as `load run` does, and each round begins with another one.
 The first target is what the ratios are to.

@@ -1,5 +1,5 @@
-//! Many daemons that do nothing but answer, and one client that asks one after the other, at a fixed
-//! rate: what a registry of daemons does most of its time.
+//! Many daemons that do nothing but answer, and one client that asks one after the other, at a
+//! fixed rate: what a registry of daemons does most of its time.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
