@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod bells;
+pub mod callers;
 pub mod clock;
 pub mod counters;
 pub mod events;

@@ -14,16 +14,18 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
 use wardline_core::{ConnId, Gather, Instant, Next, Relay, Remote, TopicId, pump, send};
-use wardline_host::bells::{Bell, Bells};
+use wardline_host::bells::Bell;
+use wardline_host::callers::{Caller, Callers};
 use wardline_host::clock::Clock;
 use wardline_host::links::{Arrival, Links};
-use wardline_host::net::{AcceptErrors, Tuning};
+use wardline_host::net::{self, AcceptErrors, Tuning};
 use wardline_host::orders::Orders;
 
 use crate::sockets::Sockets;
 
 /// Connections taken from one listener per turn.
 const ACCEPTS_PER_TURN: usize = 64;
+
 /// A listening socket and the topic that it is bound to.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -38,24 +40,16 @@ pub(crate) struct Shard<'s> {
     relay: Relay<'s, &'s mut [u8]>,
     sockets: Sockets,
     doors: Vec<Door>,
-    ready: Arc<Bells>,
-    /// Numbers from here on are doors', in their order; then come the control's and the links'.
-    first_door: u32,
-    link_number: u32,
-    control_bell: Bell,
-    /// Rung by the other shards.
-    link_bell: Bell,
+    callers: Callers,
     links: Links,
     orders: &'s Orders,
     clock: Clock,
     tuning: Tuning,
     gather: Gather,
     buffer: Vec<u8>,
-    listed: Vec<u32>,
     writable: Vec<ConnId>,
     sleep: Pin<Box<Sleep>>,
     sleep_until: Instant,
-    doors_open_at: Option<Instant>,
     accept_errors: AcceptErrors,
     draining: bool,
 }
@@ -73,35 +67,26 @@ impl<'s> Shard<'s> {
         let limits = relay.limits();
         let sockets = limits.connections.saturating_add(wardline_core::RESERVE);
         let buffer = vec![0; limits.receive_bytes as usize];
-        let numbers = sockets as usize + doors.len() + 2;
-        let ready = Bells::new(numbers);
-        let doors: Vec<Door> = (sockets..)
-            .zip(doors)
-            .map(|(number, (socket, topic))| Door { socket, topic, bell: ready.bell(number) })
-            .collect();
-        let mut table = Sockets::new(Arc::clone(&ready), numbers);
-        let door_numbers = sockets..sockets + u32::try_from(doors.len()).unwrap_or(0);
-        table.again.extend(door_numbers.clone());
+        let callers = Callers::new(sockets, doors.len());
+        let (bells, numbers) = (callers.bells(), callers.numbers());
+        let door = |(number, (socket, topic))| Door { socket, topic, bell: bells.bell(number) };
+        let doors = callers.doors().zip(doors).map(door).collect();
+        let mut table = Sockets::new(Arc::clone(bells), numbers);
+        table.again.extend(callers.doors());
         Self {
             relay,
             sockets: table,
             doors,
-            control_bell: ready.bell(door_numbers.end),
-            link_bell: ready.bell(door_numbers.end + 1),
+            callers,
             links,
             orders,
-            ready,
-            first_door: sockets,
-            link_number: door_numbers.end + 1,
             clock,
             tuning,
             gather: Gather::new(),
             buffer,
-            listed: Vec::with_capacity(3 * numbers),
             writable: Vec::with_capacity(numbers),
             sleep: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             sleep_until: Instant::NEVER,
-            doors_open_at: None,
             accept_errors: AcceptErrors::default(),
             draining: false,
         }
@@ -109,8 +94,7 @@ impl<'s> Shard<'s> {
 
     /// Runs until it has drained, or was told to stop.
     pub(crate) fn run(mut self) -> impl Future<Output = ()> + use<'s> {
-        self.orders.listen(self.control_bell.waker().clone());
-        self.links.listen(self.link_bell.waker().clone());
+        self.callers.listen(self.orders, &self.links);
         std::future::poll_fn(move |context| self.turn(context))
     }
 
@@ -126,10 +110,10 @@ impl<'s> Shard<'s> {
         if self.draining && self.relay.connections() == 0 && self.links.all_drained() {
             return Poll::Ready(());
         }
-        self.ready.register(context.waker());
+        self.callers.register(context.waker());
         let again = next == Next::Again
             || !self.sockets.again.is_empty()
-            || !self.ready.is_empty()
+            || !self.callers.is_empty()
             || !self.links.may_sleep();
         if again {
             // Not woken at once but after a look at the sockets: they must not starve.
@@ -143,27 +127,13 @@ impl<'s> Shard<'s> {
 
     /// Hands everything that came in to the relay. Gives whether to stop at once.
     fn take_in(&mut self, now: Instant) -> bool {
-        self.listed.clear();
-        self.ready.swap(&mut self.listed);
-        let rung = self.listed.len();
-        self.listed.append(&mut self.sockets.again);
-        if self.doors_open_at.is_some_and(|at| at <= now) {
-            self.doors_open_at = None;
-            self.listed.extend((self.first_door..).take(self.doors.len()));
-        }
+        self.callers.begin_turn(&mut self.sockets.again, now);
         let mut stop = false;
-        for at in 0..self.listed.len() {
-            let Some(number) = self.listed.get(at).copied() else { break };
-            if number < self.first_door {
-                self.look_at(number, at < rung, now);
-            } else if let Some(door) = self.doors.get((number - self.first_door) as usize) {
-                door.bell.answered();
-                self.open_door((number - self.first_door) as usize, now);
-            } else if number == self.link_number {
-                self.link_bell.answered();
-            } else {
-                self.control_bell.answered();
-                stop |= self.obey(now);
+        while let Some(caller) = self.callers.answer() {
+            match caller {
+                Caller::Socket { number, rang } => self.look_at(number, rang, now),
+                Caller::Door(at) => self.open_door(at, now),
+                Caller::Control => stop |= self.obey(now),
             }
         }
         while let Some(arrival) = self.links.arrival() {
@@ -179,9 +149,9 @@ impl<'s> Shard<'s> {
     }
 
     /// A socket has something to say, or is looked at again.
-    fn look_at(&mut self, number: u32, rung: bool, now: Instant) {
+    fn look_at(&mut self, number: u32, rang: bool, now: Instant) {
         let Some(socket) = self.sockets.at(number) else { return };
-        if rung {
+        if rang {
             socket.bell.answered();
         }
         if socket.full {
@@ -240,6 +210,8 @@ impl<'s> Shard<'s> {
     }
 
     fn open_door(&mut self, at: usize, now: Instant) {
+        let Some(door) = self.doors.get(at) else { return };
+        door.bell.answered();
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(door) = self.doors.get(at) else { return };
             let topic = door.topic;
@@ -254,13 +226,13 @@ impl<'s> Shard<'s> {
                 }
                 Poll::Ready(Err(error)) => {
                     if let Some(until) = self.accept_errors.rest_until(&error, now) {
-                        self.doors_open_at = Some(until);
+                        self.callers.rest_doors(until);
                         return;
                     }
                 }
             }
         }
-        self.sockets.again.push(self.first_door + u32::try_from(at).unwrap_or(0));
+        self.sockets.again.push(self.callers.door(at));
     }
 
     /// Another shard has fewer connections.
@@ -285,19 +257,12 @@ impl<'s> Shard<'s> {
     }
 
     fn admit(&mut self, stream: TcpStream, remote: Remote, now: Instant) {
-        match self.relay.handle_accept(now, remote) {
-            Ok(conn) => {
-                if let Err(error) = self.tuning.accepted(&stream) {
-                    tracing::debug!(%conn, %error, "socket options not set");
-                }
-                tracing::debug!(%conn, addr = %remote.addr, "accepted");
-                self.sockets.add(conn, stream);
-            }
-            Err(refusal) => {
-                // If the socket does not take it, so be it.
-                let _ = stream.try_write(refusal.warning().as_bytes());
-                tracing::debug!(addr = %remote.addr, code = refusal.code(), "refused");
-            }
+        let arrival = (stream, remote);
+        let taken = net::admit(&mut self.relay, self.tuning, arrival, now, |stream, warning| {
+            let _ = stream.try_write(warning);
+        });
+        if let Some((conn, stream)) = taken {
+            self.sockets.add(conn, stream);
         }
     }
 
@@ -314,7 +279,7 @@ impl<'s> Shard<'s> {
     /// Sleeps until then, or until a socket rings. A sleep that ends too early costs a turn, one
     /// that is set anew costs more; so it is only ever moved to an earlier time.
     fn sleep_till(&mut self, until: Option<Instant>, context: &mut Context<'_>) {
-        let until = match (until, self.doors_open_at) {
+        let until = match (until, self.callers.doors_open_at()) {
             (Some(until), Some(doors)) => until.min(doors),
             (until, doors) => until.or(doors).unwrap_or(Instant::NEVER),
         };

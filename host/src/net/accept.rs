@@ -1,14 +1,46 @@
-//! Errors of `accept`.
+//! What comes of `accept`: a connection, or an error.
 
 use std::io;
 
-use wardline_core::{Duration, Instant};
+use socket2::SockRef;
+use wardline_core::{ConnId, Duration, Instant, Pool, Relay, Remote};
+
+use super::Tuning;
 
 /// How long a listener rests after an error such as "too many open files".
 const BACKOFF: Duration = Duration::from_millis(100);
 
 /// How often errors of `accept` are told.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Has the relay take a connection. One that it refuses is told so by `warn`, as far as its socket
+/// takes it, and is gone.
+pub fn admit<P: Pool, S>(
+    relay: &mut Relay<'_, P>,
+    tuning: Tuning,
+    (stream, remote): (S, Remote),
+    now: Instant,
+    warn: impl FnOnce(&S, &[u8]),
+) -> Option<(ConnId, S)>
+where
+    for<'s> SockRef<'s>: From<&'s S>,
+{
+    let addr = remote.addr;
+    match relay.handle_accept(now, remote) {
+        Ok(conn) => {
+            if let Err(error) = tuning.accepted(&stream) {
+                tracing::debug!(%conn, %error, "socket options not set");
+            }
+            tracing::debug!(%conn, %addr, "accepted");
+            Some((conn, stream))
+        }
+        Err(refusal) => {
+            warn(&stream, refusal.warning().as_bytes());
+            tracing::debug!(%addr, code = refusal.code(), "refused");
+            None
+        }
+    }
+}
 
 /// Errors of `accept`, told once a minute however often they happen.
 #[derive(Debug, Default)]

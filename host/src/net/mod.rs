@@ -5,7 +5,7 @@ mod bind;
 mod listen;
 mod network;
 
-pub use accept::AcceptErrors;
+pub use accept::{AcceptErrors, admit};
 pub(crate) use bind::NOT_SENT_BYTES_MAX;
 pub use bind::{BindError, Listener, ShardListeners, Tuning, bind_all, bind_shards};
 pub use listen::{DEFAULT_TOPIC, Dialects, Listen, ListenError};

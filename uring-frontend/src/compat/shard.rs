@@ -16,10 +16,11 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 use wardline_core::{ConnId, Duration, Gather, Instant, Next, Relay, Remote, TopicId, pump, send};
-use wardline_host::bells::{Bell, Bells};
+use wardline_host::bells::Bell;
+use wardline_host::callers::{Caller, Callers};
 use wardline_host::clock::Clock;
 use wardline_host::links::{Arrival, Links};
-use wardline_host::net::{AcceptErrors, Tuning};
+use wardline_host::net::{self, AcceptErrors, Tuning};
 use wardline_host::orders::Orders;
 
 use super::sockets::{Input, Sockets};
@@ -51,13 +52,7 @@ pub(super) struct Shard<'s, 'p> {
     relay: Relay<'s, RawPool<'p>>,
     sockets: Sockets,
     doors: Vec<Door>,
-    rung: Arc<Bells>,
-    /// Numbers from here on are doors', in their order; then come the control's and the links'.
-    first_door: u32,
-    link_number: u32,
-    control_bell: Bell,
-    /// Rung by the other shards.
-    link_bell: Bell,
+    callers: Callers,
     links: Links,
     orders: &'s Orders,
     clock: Clock,
@@ -67,11 +62,9 @@ pub(super) struct Shard<'s, 'p> {
     fence: Option<Nop>,
     /// Sockets whose sends stand before the fence.
     fenced: Vec<u32>,
-    listed: Vec<u32>,
     writable: Vec<ConnId>,
     sleep: Pin<Box<Sleep>>,
     sleep_until: Instant,
-    doors_open_at: Option<Instant>,
     accept_errors: AcceptErrors,
     draining: bool,
     /// It was told to stop at once, and is to have by then.
@@ -89,39 +82,31 @@ impl<'s, 'p> Shard<'s, 'p> {
         links: Links,
     ) -> io::Result<Self> {
         let sockets = relay.limits().connections.saturating_add(wardline_core::RESERVE);
-        let numbers = sockets as usize + listeners.len() + 2;
-        let rung = Bells::new(numbers);
-        let mut number = sockets;
+        let callers = Callers::new(sockets, listeners.len());
+        let bells = callers.bells();
         let mut doors = Vec::with_capacity(listeners.len());
-        for (listener, topic) in listeners {
+        for (number, (listener, topic)) in callers.doors().zip(listeners) {
             let listener = watch(listener)?;
-            doors.push(Door { listener, topic, bell: rung.bell(number) });
-            number = number.saturating_add(1);
+            doors.push(Door { listener, topic, bell: bells.bell(number) });
         }
-        let receive_bytes = relay.limits().receive_bytes as usize;
-        let mut table = Sockets::new(Arc::clone(&rung), numbers, receive_bytes);
-        table.again.extend(sockets..number);
+        let (numbers, receive_bytes) = (callers.numbers(), relay.limits().receive_bytes as usize);
+        let mut table = Sockets::new(Arc::clone(bells), numbers, receive_bytes);
+        table.again.extend(callers.doors());
         Ok(Self {
             relay,
             sockets: table,
             doors,
-            control_bell: rung.bell(number),
-            link_bell: rung.bell(number.saturating_add(1)),
-            link_number: number.saturating_add(1),
+            callers,
             links,
             orders,
-            rung,
-            first_door: sockets,
             clock,
             tuning,
             gather: Gather::new(),
             fence: None,
             fenced: Vec::with_capacity(numbers),
-            listed: Vec::with_capacity(3 * numbers),
             writable: Vec::with_capacity(numbers),
             sleep: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             sleep_until: Instant::NEVER,
-            doors_open_at: None,
             accept_errors: AcceptErrors::default(),
             draining: false,
             stop_by: None,
@@ -130,14 +115,13 @@ impl<'s, 'p> Shard<'s, 'p> {
 
     /// Runs until it has drained, or was told to stop.
     pub(super) fn run(mut self) -> impl Future<Output = ()> {
-        self.orders.listen(self.control_bell.waker().clone());
-        self.links.listen(self.link_bell.waker().clone());
+        self.callers.listen(self.orders, &self.links);
         std::future::poll_fn(move |context| self.turn(context))
     }
 
     fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let over = self.fence.as_mut().is_some_and(|fence| fence.poll(context).is_ready());
-        let waited_for = over || self.sleep.is_elapsed() || !self.rung.is_empty();
+        let waited_for = over || self.sleep.is_elapsed() || !self.callers.is_empty();
         if !waited_for && (self.fence.is_some() || self.sockets.again.is_empty()) {
             // The runtime polls this also when it is about to look at the ring.
             return Poll::Pending;
@@ -160,8 +144,8 @@ impl<'s, 'p> Shard<'s, 'p> {
         if self.has_stopped(now) {
             return Poll::Ready(());
         }
-        self.rung.register(context.waker());
-        let inputs = !self.sockets.again.is_empty() || !self.rung.is_empty();
+        self.callers.register(context.waker());
+        let inputs = !self.sockets.again.is_empty() || !self.callers.is_empty();
         let again = next == Next::Again || inputs || !self.links.may_sleep();
         if self.fence.is_none() && (again || !self.sockets.sending.is_empty()) {
             let mut fence = nop();
@@ -186,7 +170,7 @@ impl<'s, 'p> Shard<'s, 'p> {
     fn hang_up(&mut self, now: Instant) {
         self.doors.clear();
         self.stop_by = Some(now.after(STOP_PATIENCE));
-        for number in 0..self.first_door {
+        for number in 0..self.callers.doors().start {
             if let Some(conn) = self.sockets.hang_up(number) {
                 self.relay.handle_broken(now, conn);
             }
@@ -242,27 +226,13 @@ impl<'s, 'p> Shard<'s, 'p> {
 
     /// Hands everything that came in to the relay. Gives whether to stop at once.
     fn take_in(&mut self, now: Instant) -> bool {
-        self.listed.clear();
-        self.rung.swap(&mut self.listed);
-        let rung = self.listed.len();
-        self.listed.append(&mut self.sockets.again);
-        if self.doors_open_at.is_some_and(|at| at <= now) {
-            self.doors_open_at = None;
-            self.listed.extend((self.first_door..).take(self.doors.len()));
-        }
+        self.callers.begin_turn(&mut self.sockets.again, now);
         let mut stop = false;
-        for at in 0..self.listed.len() {
-            let Some(number) = self.listed.get(at).copied() else { break };
-            if number < self.first_door {
-                self.look_at(number, at < rung, now);
-            } else if let Some(door) = self.doors.get((number - self.first_door) as usize) {
-                door.bell.answered();
-                self.open_door((number - self.first_door) as usize, now);
-            } else if number == self.link_number {
-                self.link_bell.answered();
-            } else {
-                self.control_bell.answered();
-                stop |= self.obey(now);
+        while let Some(caller) = self.callers.answer() {
+            match caller {
+                Caller::Socket { number, rang } => self.look_at(number, rang, now),
+                Caller::Door(at) => self.open_door(at, now),
+                Caller::Control => stop |= self.obey(now),
             }
         }
         while let Some(arrival) = self.links.arrival() {
@@ -279,9 +249,9 @@ impl<'s, 'p> Shard<'s, 'p> {
     }
 
     /// A socket has something to say, or is looked at again.
-    fn look_at(&mut self, number: u32, rung: bool, now: Instant) {
+    fn look_at(&mut self, number: u32, rang: bool, now: Instant) {
         let Some(socket) = self.sockets.at(number) else { return };
-        if rung {
+        if rang {
             socket.bell.answered();
         }
         let conn = socket.conn;
@@ -349,6 +319,8 @@ impl<'s, 'p> Shard<'s, 'p> {
     }
 
     fn open_door(&mut self, at: usize, now: Instant) {
+        let Some(door) = self.doors.get(at) else { return };
+        door.bell.answered();
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(door) = self.doors.get(at) else { return };
             let topic = door.topic;
@@ -372,30 +344,24 @@ impl<'s, 'p> Shard<'s, 'p> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     if let Some(until) = self.accept_errors.rest_until(&error, now) {
-                        self.doors_open_at = Some(until);
+                        self.callers.rest_doors(until);
                         return;
                     }
                 }
             }
         }
-        self.sockets.again.push(self.first_door.saturating_add(u32::try_from(at).unwrap_or(0)));
+        self.sockets.again.push(self.callers.door(at));
     }
 
     fn admit(&mut self, stream: TcpStream, addr: SocketAddr, topic: TopicId, now: Instant) {
-        match self.relay.handle_accept(now, Remote { addr, topic }) {
-            Ok(conn) => {
-                if let Err(error) = self.tuning.accepted(&stream) {
-                    tracing::debug!(%conn, %error, "socket options not set");
-                }
-                tracing::debug!(%conn, %addr, "accepted");
-                self.sockets.add(conn, Rc::new(stream.into()), addr);
-            }
-            Err(refusal) => {
-                // If the socket does not take it, so be it.
+        let arrival = (stream, Remote { addr, topic });
+        let taken =
+            net::admit(&mut self.relay, self.tuning, arrival, now, |mut stream, warning| {
                 let _ = stream.set_nonblocking(true);
-                let _ = io::Write::write(&mut &stream, refusal.warning().as_bytes());
-                tracing::debug!(%addr, code = refusal.code(), "refused");
-            }
+                let _ = io::Write::write(&mut stream, warning);
+            });
+        if let Some((conn, stream)) = taken {
+            self.sockets.add(conn, Rc::new(stream.into()), addr);
         }
     }
 
@@ -412,7 +378,7 @@ impl<'s, 'p> Shard<'s, 'p> {
     /// Sleeps until then, or until a socket rings. A sleep that ends too early costs a turn, one
     /// that is set anew costs more; so it is only ever moved to an earlier time.
     fn sleep_till(&mut self, until: Instant, context: &mut Context<'_>) {
-        let until = until.min(self.doors_open_at.unwrap_or(Instant::NEVER));
+        let until = until.min(self.callers.doors_open_at().unwrap_or(Instant::NEVER));
         let over = self.sleep.is_elapsed();
         if until == Instant::NEVER || (!over && self.sleep_until <= until) {
             return;

@@ -4,14 +4,14 @@
 //! and enter the kernel once with all of that.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use wardline_core::{Carrier, ConnId, Gather, Instant, Next, Relay, Remote, TopicId, pump, send};
 use wardline_host::clock::Clock;
 use wardline_host::links::{Arrival, Links};
-use wardline_host::net::Tuning;
+use wardline_host::net::{self, Tuning};
 use wardline_host::orders::Orders;
 
 use super::bell::Bell;
@@ -419,23 +419,14 @@ fn take<'p>(
     sockets: &mut Sockets<'p>,
     relay: &mut Relay<'_, RawPool<'p>>,
     tuning: Tuning,
-    (stream, remote): (TcpStream, Remote),
+    arrival: (TcpStream, Remote),
     now: Instant,
 ) {
-    let addr: SocketAddr = remote.addr;
-    match relay.handle_accept(now, remote) {
-        Ok(conn) => {
-            if let Err(error) = tuning.accepted(&stream) {
-                tracing::debug!(%conn, %error, "socket options not set");
-            }
-            tracing::debug!(%conn, %addr, "accepted");
-            sockets.add(conn, stream);
-        }
-        Err(refusal) => {
-            // If the socket does not take it, so be it.
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            let _ = rustix::net::send(&stream, refusal.warning().as_bytes(), flags);
-            tracing::debug!(%addr, code = refusal.code(), "refused");
-        }
+    let taken = net::admit(relay, tuning, arrival, now, |stream, warning| {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::send(stream, warning, flags);
+    });
+    if let Some((conn, stream)) = taken {
+        sockets.add(conn, stream);
     }
 }
