@@ -27,6 +27,13 @@ pub trait Access {
     /// none.
     fn may(&self, who: &Identity, from: IpAddr, right: Right, topic: &[u8]) -> bool;
 
+    /// Whether `who` is known to the operator: what it does wrong is charged to it, wherever it
+    /// comes from, and not to its address.
+    fn enrolled(&self, who: &Identity) -> bool {
+        let _ = who;
+        false
+    }
+
     /// A number, not 0, that changes whenever an answer may have changed. An answer may be kept for
     /// as long as it stays.
     fn version(&self) -> u32;

@@ -11,13 +11,15 @@ use crate::rate::{Bucket, Rate};
 use crate::storage::{Slab, Slot};
 use crate::time::Instant;
 
-/// Who is counted together: an IPv4 address, an IPv6 /64, or, as parent, a /24 or a /48.
+/// Who is counted together: an IPv4 address, an IPv6 /64, or, as parent, a /24 or a /48; in the
+/// quarantine an identity, too, which is of no neighbourhood.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Zeroable)]
 #[repr(transparent)]
 pub struct Prefix([u8; 16]);
 
 const V4: u8 = 4;
 const V6: u8 = 6;
+const IDENTITY: u8 = 1;
 
 impl Prefix {
     /// The prefix of an address; `::ffff:a.b.c.d` is IPv4.
@@ -41,12 +43,25 @@ impl Prefix {
         let [class, _, a, b, c, d, e, f, ..] = self.0;
         match class {
             V4 => Self([V4, 24, a, b, c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            IDENTITY => self,
             _ => Self([V6, 48, a, b, c, d, e, f, 0, 0, 0, 0, 0, 0, 0, 0]),
         }
     }
 
     pub(crate) const fn is_v4(self) -> bool {
         self.0[0] == V4
+    }
+
+    /// An identity, by a keyed hash of it.
+    #[cfg(feature = "native-sessions")]
+    pub(crate) const fn of_identity(hash: &[u8; 16]) -> Self {
+        let mut key = *hash;
+        key[0] = IDENTITY;
+        Self(key)
+    }
+
+    pub(crate) const fn is_identity(self) -> bool {
+        self.0[0] == IDENTITY
     }
 
     pub(crate) const fn is_none(self) -> bool {

@@ -55,6 +55,8 @@ pub enum Offence {
     HandshakeTimeout = 11,
     /// A record whose header, number or tag is wrong.
     Record = 12,
+    /// A frame or a value that is none, under a tag that is right.
+    Frame = 13,
 }
 
 impl Offence {
@@ -66,7 +68,7 @@ impl Offence {
             Self::Unfinished | Self::SlowReader => 10,
             Self::Rate => 5,
             Self::Flapping | Self::Signature | Self::Puzzle => 20,
-            Self::Handshake => 25,
+            Self::Handshake | Self::Frame => 25,
             Self::HandshakeTimeout | Self::Record => 5,
         }
     }
@@ -148,15 +150,18 @@ pub(crate) enum Charge {
     Withheld,
 }
 
-/// The tables: IPv4 and IPv6 apart, so that one cannot flush the other, and the neighbourhoods.
+/// The tables: IPv4, IPv6 and identities apart, so that one cannot flush the other, and the
+/// neighbourhoods.
 #[derive(Debug)]
 pub(crate) struct Quarantine<'s> {
     v4: &'s mut [Ban],
     v6: &'s mut [Ban],
     parents: &'s mut [Ban],
+    /// Identities with standing; none where nothing was lent for them.
+    identities: &'s mut [Ban],
     secret: [u8; 32],
     limits: QuarantineLimits,
-    /// Bans given; counted anew where that looks like too many.
+    /// Bans of addresses given; counted anew where that looks like too many.
     bans: u32,
     counted_s: u32,
 }
@@ -169,14 +174,35 @@ impl<'s> Quarantine<'s> {
         secret: [u8; 32],
         limits: QuarantineLimits,
     ) -> Self {
-        Self { v4, v6, parents, secret, limits, bans: 0, counted_s: 0 }
+        Self { v4, v6, parents, identities: &mut [], secret, limits, bans: 0, counted_s: 0 }
+    }
+
+    /// Has it know identities, too.
+    #[cfg(feature = "native-sessions")]
+    pub(crate) fn lend_identities(&mut self, table: &'s mut [Ban]) {
+        self.identities = table;
+    }
+
+    /// Whether there is a place for identities.
+    #[cfg(feature = "native-sessions")]
+    pub(crate) const fn knows_identities(&self) -> bool {
+        !self.identities.is_empty()
+    }
+
+    fn table(&self, key: Prefix) -> &[Ban] {
+        if key.is_identity() {
+            self.identities
+        } else if key.is_v4() {
+            self.v4
+        } else {
+            self.v6
+        }
     }
 
     /// Looks an address up: its own entry, then its neighbourhood's.
     pub(crate) fn verdict(&self, now: Instant, prefix: Prefix) -> Verdict {
         let now_s = seconds(now);
-        let table: &[Ban] = if prefix.is_v4() { self.v4 } else { self.v6 };
-        let own = find(set(table, &self.secret, prefix.parent()), prefix);
+        let own = find(set(self.table(prefix), &self.secret, prefix.parent()), prefix);
         let parent = prefix.parent();
         let around = find(set(self.parents, &self.secret, parent), parent);
         let until = |ban: &Ban| if ban.refuses(now_s) { ban.until_s } else { 0 };
@@ -193,7 +219,7 @@ impl<'s> Quarantine<'s> {
         }
     }
 
-    /// Charges an address. `live`: prefixes that have connections.
+    /// Charges an address, or an identity. `live`: prefixes that have connections, or sessions.
     pub(crate) fn charge(
         &mut self,
         now: Instant,
@@ -281,7 +307,7 @@ impl<'s> Quarantine<'s> {
         span_s: Option<u32>,
     ) -> Charge {
         let now_s = seconds(now);
-        let withheld = self.too_many(now_s, live);
+        let withheld = self.too_many(prefix, now_s, live);
         let jitter = self.jitter(prefix, now_s);
         let Some(entry) = self.entry(now, prefix) else { return Charge::Noted };
         let forgiven = now_s.saturating_sub(entry.until_s) / FORGIVEN_S;
@@ -306,7 +332,7 @@ impl<'s> Quarantine<'s> {
             return Charge::Struck { strikes, seconds: 0, to_parent: false };
         }
         entry.refuse = 1;
-        self.bans = self.bans.saturating_add(1);
+        self.bans = self.bans.saturating_add(u32::from(!prefix.is_identity()));
         if self.neighbours(now_s, prefix) >= WAYS {
             return self.strike_parent(now, prefix, offence, strikes, longer);
         }
@@ -322,6 +348,9 @@ impl<'s> Quarantine<'s> {
         strikes: u8,
         seconds_s: u32,
     ) -> Charge {
+        if prefix.is_identity() {
+            return Charge::Withheld;
+        }
         let parent = prefix.parent();
         let now_s = seconds(now);
         let length = if seconds_s == 0 { level(strikes).1 } else { seconds_s };
@@ -339,23 +368,33 @@ impl<'s> Quarantine<'s> {
 
     /// The entry of `prefix`, made where there is room. None: its set is full of bans.
     fn entry(&mut self, now: Instant, prefix: Prefix) -> Option<&mut Ban> {
-        let table = if prefix.is_v4() { &mut *self.v4 } else { &mut *self.v6 };
+        let table = if prefix.is_identity() {
+            &mut *self.identities
+        } else if prefix.is_v4() {
+            &mut *self.v4
+        } else {
+            &mut *self.v6
+        };
         let set = set_mut(table, &self.secret, prefix.parent());
         find_or_evict(set, prefix, now.as_nanos() / 1_000_000, seconds(now))
     }
 
     /// Banned addresses of the same neighbourhood.
     fn neighbours(&self, now_s: u32, prefix: Prefix) -> usize {
-        let table: &[Ban] = if prefix.is_v4() { self.v4 } else { self.v6 };
         let parent = prefix.parent();
-        set(table, &self.secret, parent)
+        set(self.table(prefix), &self.secret, parent)
             .iter()
             .filter(|ban| ban.refuses(now_s) && ban.key.parent() == parent)
             .count()
     }
 
-    fn too_many(&mut self, now_s: u32, live: u32) -> bool {
+    fn too_many(&mut self, key: Prefix, now_s: u32, live: u32) -> bool {
         let most = BANS_MIN.max(live / 10);
+        if key.is_identity() {
+            // A strike takes four sessions that were proved: it may look at all of them.
+            let active = self.identities.iter().filter(|ban| ban.refuses(now_s)).count();
+            return active >= most as usize;
+        }
         if self.bans >= most && self.counted_s != now_s {
             let all = self.v4.iter().chain(self.v6.iter());
             let active = all.filter(|ban| ban.refuses(now_s)).count();

@@ -46,7 +46,7 @@ stats! {
     accepted,
     /// Connections gone.
     closed,
-    /// Newcomers refused: the address is in quarantine.
+    /// Newcomers refused: the address, or the identity, is in quarantine.
     refused_quarantined,
     /// Newcomers refused: no slot, and nobody gave way.
     refused_full,
@@ -116,7 +116,9 @@ stats! {
     late,
     /// Offences charged to an address, in points.
     offence_points,
-    /// Addresses struck by the quarantine.
+    /// Offences charged to an identity, in points.
+    identity_points,
+    /// Addresses and identities struck by the quarantine.
     strikes,
     /// Strikes that the quarantine had no room for and gave to the address's neighbourhood.
     strikes_to_parent,

@@ -13,17 +13,24 @@ use wardline_core::native::{
 };
 use wardline_core::{
     Access, Carrier, ConnId, Duration, Event, Gather, Instant, Limits, NativeLimits, NativeSlots,
-    Network, Relay, Remote, Right, Slots, Started, Tap, TopicId, pump,
+    Network, Relay, Remote, Right, Slots, Started, Tap, TopicId, Verdict, pump,
 };
 
 type Pool = &'static mut [u8];
 
-/// Everybody may do everything.
+const ENROLLED: [u8; 32] = [9; 32];
+const STRANGER: [u8; 32] = [10; 32];
+
+/// Everybody may do everything; the operator knows the first of the keys.
 struct Everybody;
 
 impl Access for Everybody {
     fn may(&self, _: &Identity, _: IpAddr, right: Right, _: &[u8]) -> bool {
         right != Right::Bridge
+    }
+
+    fn enrolled(&self, who: &Identity) -> bool {
+        *who == SigningKey::from_seed(&ENROLLED).identity()
     }
 
     fn version(&self) -> u32 {
@@ -120,6 +127,7 @@ impl World {
             entry_buckets: lent(1),
             half_open: lent(50),
             name_buckets: lent(4),
+            bans: lent(64),
             digests: lent(16),
             scratch: lent(NativeSlots::scratch_bytes(&limits) as usize),
             text: lent(limits.line.envelope_bytes_max as usize * 2),
@@ -168,6 +176,11 @@ impl World {
     }
 
     fn join(&mut self, key: &SigningKey, device: u32, ip: [u8; 4]) -> Client {
+        self.try_join(key, device, ip).expect("it is let in")
+    }
+
+    /// Err: it is in quarantine, for so many milliseconds.
+    fn try_join(&mut self, key: &SigningKey, device: u32, ip: [u8; 4]) -> Result<Client, u32> {
         let conn = self.connect(ip);
         let (hello, wait) = attempt(key, self.port).hello();
         self.feed(conn, hello.as_bytes());
@@ -179,12 +192,32 @@ impl World {
         let (auth, wait) = challenged.auth(solution, device, 9).expect("keys");
         self.feed(conn, auth.as_bytes());
         let had = self.had(conn);
+        if had[4] == ALERT {
+            let code = u16::from_le_bytes([had[8], had[9]]);
+            assert_eq!(code, Code::Quarantined.wire());
+            return Err(u32::from_le_bytes([had[12], had[13], had[14], had[15]]));
+        }
         let (accept, rest) = had.split_at(112);
         let connected = wait.accept(accept, self.now).expect("it is accepted");
         let mut client = Client { conn, records: connected.records(), handle: connected.handle() };
         let told = self.read(&mut client, rest);
         assert!(matches!(told.as_slice(), [Told::Other]), "Taken comes first");
-        client
+        Ok(client)
+    }
+
+    /// Says a value that is none, in a record that is right; it is told so, and gone.
+    fn offend(&mut self, mut client: Client) {
+        let value = [0xFF; 3];
+        let header = client.records.sending.control(&value).expect("a record");
+        self.feed(client.conn, &[&header[..], &value].concat());
+        let told = self.told(&mut client);
+        assert_eq!(told, [Told::Close(Code::BadValue.wire(), 0)]);
+        self.relay.handle_closed(self.now, client.conn);
+        self.turn();
+    }
+
+    fn is_free(&self, ip: [u8; 4]) -> bool {
+        self.relay.verdict(self.now, IpAddr::from(ip)) == Verdict::Free
     }
 
     fn read(&self, client: &mut Client, bytes: &[u8]) -> Vec<Told> {
@@ -297,7 +330,7 @@ fn an_address_has_so_many_handshakes_under_way() {
     world.turn();
     assert_eq!(world.hello([10, 0, 0, 1]).1, CHALLENGE);
     // Who has come to the end of it does not count any more.
-    let key = SigningKey::from_seed(&[9; 32]);
+    let key = SigningKey::from_seed(&ENROLLED);
     for device in 0..4 {
         world.join(&key, device, [10, 0, 0, 3]);
     }
@@ -312,7 +345,7 @@ fn an_identity_is_one_whatever_devices_it_has() {
         identity_messages_per_second: 100,
         ..NativeLimits::DEFAULT
     });
-    let (key, other) = (SigningKey::from_seed(&[9; 32]), SigningKey::from_seed(&[10; 32]));
+    let (key, other) = (SigningKey::from_seed(&ENROLLED), SigningKey::from_seed(&STRANGER));
     let mut devices: Vec<Client> =
         (0..3).map(|device| world.join(&key, device, [10, 0, 0, 1])).collect();
     let mut somebody = world.join(&other, 0, [10, 0, 0, 1]);
@@ -349,7 +382,7 @@ fn an_identity_is_one_whatever_devices_it_has() {
 #[test]
 fn what_was_queued_for_who_dies_comes_back_after_its_pong_too() {
     let mut world = World::new(NativeLimits::DEFAULT);
-    let (key, other) = (SigningKey::from_seed(&[9; 32]), SigningKey::from_seed(&[10; 32]));
+    let (key, other) = (SigningKey::from_seed(&ENROLLED), SigningKey::from_seed(&STRANGER));
     let mut sender = world.join(&key, 0, [10, 0, 0, 1]);
     let peer = world.join(&other, 0, [10, 0, 0, 2]);
     world.net.full.insert(peer.conn);
@@ -369,4 +402,67 @@ fn what_was_queued_for_who_dies_comes_back_after_its_pong_too() {
     world.say(&mut sender, direct(peer.handle, 12), 1);
     assert_eq!(world.told(&mut sender), []);
     assert_eq!(world.told(&mut peer), [Told::Other]);
+}
+
+#[test]
+fn who_is_known_is_charged_itself_wherever_it_comes_from() {
+    let mut world = World::new(NativeLimits::DEFAULT);
+    let known = SigningKey::from_seed(&ENROLLED);
+    let from = |nth: u8| [10, 0, nth, 1];
+    for nth in 0..4 {
+        let client = world.join(&known, 0, from(nth));
+        world.offend(client);
+    }
+    // The first strike slows: a tenth of the rate, at any address.
+    assert_eq!(world.relay.stats().strikes.value(), 1);
+    let mut slow = world.join(&known, 0, from(4));
+    let topic = world.open(&mut slow);
+    world.say(&mut slow, publish(topic, 1), 300);
+    let published = world.relay.stats().published.value();
+    assert_eq!(published, 200, "2,000 at once, at ten times the price");
+    world.relay.handle_closed(world.now, slow.conn);
+    world.turn();
+    for nth in 5..9 {
+        let client = world.join(&known, 0, from(nth));
+        world.offend(client);
+    }
+    // The second refuses it; its addresses have done nothing.
+    let retry_ms = world.try_join(&known, 0, from(9)).map(|client| client.handle);
+    let retry_ms = retry_ms.expect_err("it is refused");
+    assert!((239_000..=301_000).contains(&retry_ms), "{retry_ms}");
+    assert!((0..10).all(|nth| world.is_free(from(nth))));
+    let stranger = SigningKey::from_seed(&STRANGER);
+    assert!(world.try_join(&stranger, 0, from(9)).is_ok());
+    world.now = world.now.after(Duration::from_millis(u64::from(retry_ms) + 1_000));
+    world.turn();
+    assert!(world.try_join(&known, 0, from(10)).is_ok());
+    assert_eq!(world.relay.stats().identity_points.value(), 200);
+    assert_eq!(world.relay.stats().offence_points.value(), 0);
+}
+
+#[test]
+fn who_is_not_known_is_charged_to_its_address_until_it_has_done_well_for_an_hour() {
+    let mut world = World::new(NativeLimits::DEFAULT);
+    let stranger = SigningKey::from_seed(&STRANGER);
+    for nth in 0..4 {
+        let client = world.join(&stranger, nth, [10, 0, 0, 1]);
+        world.offend(client);
+    }
+    assert!(!world.is_free([10, 0, 0, 1]) && world.is_free([10, 0, 0, 2]));
+    assert_eq!(world.relay.stats().identity_points.value(), 0);
+    assert_eq!(world.relay.stats().offence_points.value(), 100);
+    // At an exempt address nobody is charged.
+    let client = world.join(&stranger, 0, [127, 0, 0, 1]);
+    world.offend(client);
+    assert_eq!(world.relay.stats().offence_points.value(), 100);
+    let mut client = world.join(&stranger, 0, [10, 0, 0, 2]);
+    for _ in 0..61 {
+        world.now = world.now.after(Duration::from_secs(60));
+        let ping = client.records.ping([7; 8]).expect("a record");
+        world.feed(client.conn, &ping);
+        assert!(world.told(&mut client).contains(&Told::Pong));
+    }
+    world.offend(client);
+    assert_eq!(world.relay.stats().identity_points.value(), 25);
+    assert_eq!(world.relay.stats().offence_points.value(), 100);
 }

@@ -199,6 +199,11 @@ impl Access for Keyring {
         rules.may(who, from, right, topic)
     }
 
+    fn enrolled(&self, who: &Identity) -> bool {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        rules.keys.contains_key(who)
+    }
+
     fn version(&self) -> u32 {
         self.version.load(Ordering::Acquire)
     }

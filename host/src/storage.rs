@@ -49,6 +49,8 @@ pub struct Sizes {
     pub bans_v6: usize,
     /// Neighbourhoods in quarantine.
     pub bans_parents: usize,
+    /// Identities in quarantine.
+    pub bans_identities: usize,
     /// Slots of the wheel.
     pub wheel: usize,
     /// Events.
@@ -111,6 +113,7 @@ impl Sizes {
             bans_v4: bans(settings.quarantine.entries_v4),
             bans_v6: bans(settings.quarantine.entries_v6),
             bans_parents: BANS_PARENTS,
+            bans_identities: only(bans(settings.quarantine.entries_identities)),
             wheel: WHEEL_SLOTS,
             events: EVENTS,
             peers: if shards > 1 { shards } else { 0 },
@@ -123,7 +126,7 @@ impl Sizes {
 
     /// Each table by name: how many slots, and how large one is.
     #[must_use]
-    pub fn tables(&self) -> [(&'static str, usize, usize); 24] {
+    pub fn tables(&self) -> [(&'static str, usize, usize); 25] {
         [
             ("sessions", self.sessions, size_of::<Session>()),
             ("cursors", self.cursors, size_of::<Cursor>()),
@@ -134,6 +137,7 @@ impl Sizes {
             ("quarantine IPv4", self.bans_v4, size_of::<Ban>()),
             ("quarantine IPv6", self.bans_v6, size_of::<Ban>()),
             ("quarantine networks", self.bans_parents, size_of::<Ban>()),
+            ("quarantine identities", self.bans_identities, size_of::<Ban>()),
             ("timer wheel", self.wheel, size_of::<WheelSlot>()),
             ("events", self.events, size_of::<Event>()),
             ("shards", self.peers, size_of::<Peer>()),
@@ -164,6 +168,7 @@ pub struct Lent {
     bans_v4: Box<[Ban]>,
     bans_v6: Box<[Ban]>,
     bans_parents: Box<[Ban]>,
+    bans_identities: Box<[Ban]>,
     wheel: Box<[WheelSlot]>,
     events: Box<[Event]>,
     peers: Box<[Peer]>,
@@ -211,6 +216,7 @@ impl Lent {
             bans_v4: zeroed("quarantine IPv4", sizes.bans_v4)?,
             bans_v6: zeroed("quarantine IPv6", sizes.bans_v6)?,
             bans_parents: zeroed("quarantine networks", sizes.bans_parents)?,
+            bans_identities: zeroed("quarantine identities", sizes.bans_identities)?,
             wheel: zeroed("timer wheel", sizes.wheel)?,
             events: vec![Event::None; sizes.events].into_boxed_slice(),
             peers: zeroed("shards", sizes.peers)?,
@@ -264,6 +270,7 @@ impl Lent {
             entry_buckets: &mut self.entry_buckets,
             half_open: &mut self.half_open,
             name_buckets: &mut self.names,
+            bans: &mut self.bans_identities,
             digests: &mut self.digests,
             scratch: &mut self.native_scratch,
             text: &mut self.native_text,
@@ -379,6 +386,7 @@ mod tests {
             size_of_val(slots.bans_v4),
             size_of_val(slots.bans_v6),
             size_of_val(slots.bans_parents),
+            size_of_val(native.bans),
             size_of_val(slots.wheel),
             size_of_val(slots.events),
             size_of_val(links.peers),

@@ -274,7 +274,7 @@ impl<P: Pool> Relay<'_, P> {
         charge
     }
 
-    fn count_charge(&mut self, charge: Charge) {
+    pub(super) fn count_charge(&mut self, charge: Charge) {
         match charge {
             Charge::Noted => {}
             Charge::Withheld => self.stats.strikes_withheld.bump(),
@@ -287,7 +287,7 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
-    fn struck(&mut self, slot: Ref, charge: Charge) {
+    pub(super) fn struck(&mut self, slot: Ref, charge: Charge) {
         if let Charge::Struck { strikes, seconds, .. } = charge {
             let span = Duration::from_secs(u64::from(seconds)).max(THROTTLE);
             self.sessions.at_mut(slot).throttled_until = self.now.after(span);

@@ -258,6 +258,8 @@ settings! {
         entries_v4: u32 = 16_384, Restart;
         /// IPv6 networks (/64) that are remembered.
         entries_v6: u32 = 8_192, Restart;
+        /// Identities that it remembers.
+        entries_identities: u32 = 8_192, Restart;
     }
 
     /// Logs.

@@ -55,6 +55,7 @@ impl Settings {
         let entries = [
             ("quarantine.entries_v4", quarantine.entries_v4),
             ("quarantine.entries_v6", quarantine.entries_v6),
+            ("quarantine.entries_identities", quarantine.entries_identities),
         ];
         for (key, entries) in entries {
             if !(8..=1 << 24).contains(&entries) {

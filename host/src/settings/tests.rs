@@ -75,6 +75,7 @@ connects_per_minute = 30
 connections_per_prefix = 8
 entries_v4 = 1024
 entries_v6 = 512
+entries_identities = 256
 
 [log]
 level = "warn,wardline=debug"

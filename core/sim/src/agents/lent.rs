@@ -3,7 +3,8 @@
 use bytemuck::Zeroable;
 use wardline_core::native::SigningKey;
 use wardline_core::{
-    Access, Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native, NativeSlots, RESERVE, Slots,
+    Access, Ban, Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native, NativeSlots, RESERVE,
+    Slots,
 };
 
 use super::plan::Plan;
@@ -12,6 +13,7 @@ use crate::lent::{self, EVENTS, Sizes};
 /// Its tables, beside those of any relay.
 pub(crate) struct Lent {
     relay: lent::Lent,
+    bans: Vec<Ban>,
     conns: Vec<Native>,
     entries: Vec<Entry>,
     entry_buckets: Vec<EntryBucket>,
@@ -39,6 +41,7 @@ impl Lent {
         };
         Self {
             relay: lent::Lent::with(limits, &sizes),
+            bans: vec![Ban::zeroed(); 8],
             conns: vec![Native::zeroed(); sessions],
             entries: vec![Entry::zeroed(); plan.entries],
             entry_buckets: vec![EntryBucket::zeroed(); 3],
@@ -63,6 +66,7 @@ impl Lent {
             entry_buckets: &mut self.entry_buckets,
             half_open: &mut self.half_open,
             name_buckets: &mut self.name_buckets,
+            bans: &mut self.bans,
             digests: &mut self.digests,
             scratch: &mut self.whole,
             text: &mut self.text,

@@ -29,6 +29,8 @@ pub struct Receiving {
     pub(super) closing: bool,
     /// The other's CLOSE is in, or a fault: nothing is taken.
     pub(super) over: bool,
+    /// The tag of what was looked at last was right.
+    authentic: bool,
     /// The other's CLOSE is in, and good.
     pub(super) closed: bool,
     /// A PING of ours is under way, with these bytes.
@@ -58,6 +60,7 @@ impl Receiving {
             at_server,
             closing: false,
             over: false,
+            authentic: false,
             closed: false,
             pinging: false,
             ping: [0; 8],
@@ -78,6 +81,7 @@ impl Receiving {
     }
 
     fn step<'b>(&mut self, now: Instant, bytes: &'b [u8]) -> Result<Next<'b>, Code> {
+        self.authentic = false;
         if self.over {
             return Err(Code::BadState);
         }
@@ -94,6 +98,7 @@ impl Receiving {
         if !self.keyed.tag(front, &digest(body)).matches(&get(head, 16)) {
             return Err(Code::BadTag);
         }
+        self.authentic = true;
         self.keyed.advance(header.kind, now);
         let record = self.open(header.kind, body)?;
         if record != Record::Dropped {
@@ -150,6 +155,13 @@ impl Receiving {
                 Frames::check(body, towards).map(Record::Frames)
             }
         }
+    }
+
+    /// Whether the tag of what was looked at last was right: a fault is then the other end's own,
+    /// and nobody's on the path.
+    #[must_use]
+    pub const fn is_authentic(&self) -> bool {
+        self.authentic
     }
 
     /// Records that were handed out.

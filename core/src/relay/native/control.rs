@@ -5,6 +5,7 @@ use super::slots::Stage;
 use crate::access::Right;
 use crate::id::Ref;
 use crate::native::{ClientControl, Code, Identity, ServerControl};
+use crate::quarantine::Offence;
 use crate::relay::Relay;
 use crate::storage::Pool;
 
@@ -24,6 +25,7 @@ impl<P: Pool> Relay<'_, P> {
             Err(code) => {
                 // The record that held it was not acted upon.
                 self.natives.conn_mut(slot).verified = 1;
+                self.offend_identity(slot, Offence::Frame);
                 return self.fault(slot, code);
             }
         };

@@ -112,6 +112,7 @@ impl<P: Pool> Relay<'_, P> {
         *item = Entry { generation, device, identity: *identity, ..bytemuck::Zeroable::zeroed() };
         item.since = generation;
         item.chief = chief;
+        item.good_since = now;
         item.used = 1;
         item.born_at = now;
         if let Some(first) = self.natives.entry_buckets.get_mut(bucket) {
@@ -200,6 +201,7 @@ impl<P: Pool> Relay<'_, P> {
         conn.records = records;
         let item = self.natives.entries.at(entry);
         let (mid, seen, direct) = (item.window.last(), item.window.seen(), item.direct);
+        self.slow_if_struck(slot);
         self.tell_native(slot, &ServerControl::Taken { mid, seen: &seen, direct });
         self.arm(slot);
     }
@@ -306,6 +308,7 @@ impl<P: Pool> Relay<'_, P> {
                 chief = here;
                 item.messages = old.messages;
                 item.bytes = old.bytes;
+                item.good_since = old.good_since;
             }
             item.chief = chief;
         }

@@ -175,6 +175,8 @@ impl<P: Pool> Relay<'_, P> {
                 let may = self.natives.access.may(&identity, from, Right::Connect, b"");
                 let answer = if !may {
                     Answer::no(Code::Refused)
+                } else if let banned @ Answer::No(_) = self.ban_of(slot, &identity) {
+                    banned
                 } else if self.is_full_but(&identity, entry) {
                     Answer::no(Code::TooManySessions)
                 } else {
@@ -281,7 +283,7 @@ impl<P: Pool> Relay<'_, P> {
             Found::New | Found::Same(_) => Answer::Yes,
             Found::Refused(code) => Answer::no(code),
         };
-        let allowed = verified.allow(permission, Answer::Yes, sessions)?;
+        let allowed = verified.allow(permission, self.ban_of(slot, &identity), sessions)?;
         let entry = match found {
             // Whoever had it leaves under the handle by which it was known.
             Found::Same(entry) => {

@@ -210,7 +210,11 @@ impl<P: Pool> Relay<'_, P> {
         match conn.records.next(self.now, bytes) {
             Ok(next) => self.take_next(slot, next),
             Err(code) => {
-                self.offend(slot, Offence::Record);
+                if conn.records.receiving.is_authentic() {
+                    self.offend_identity(slot, Offence::Frame);
+                } else {
+                    self.offend(slot, Offence::Record);
+                }
                 self.fault(slot, code);
                 Err(Stop::Gone)
             }

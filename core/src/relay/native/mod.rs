@@ -28,6 +28,7 @@ mod peers;
 mod publish;
 mod returned;
 mod slots;
+mod standing;
 mod topics;
 
 pub use slots::{Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native};
@@ -41,6 +42,7 @@ use crate::fault::{ConfigError, invariant_failed};
 use crate::id::{Dialects, Ref, TopicId};
 use crate::link::Homes;
 use crate::native::{Identity, SigningKey};
+use crate::quarantine::Ban;
 use crate::rate::Bucket;
 use crate::storage::{Pool, Slab};
 use crate::time::{Duration, Instant};
@@ -62,6 +64,8 @@ pub struct NativeSlots<'s> {
     pub half_open: &'s mut [HalfOpen],
     /// At least one; about as many as topics.
     pub name_buckets: &'s mut [NameBucket],
+    /// Identities in quarantine, a multiple of 8. None: what they do is charged to their addresses.
+    pub bans: &'s mut [Ban],
     /// At least one: digests that readers of the same stretch share.
     pub digests: &'s mut [Digest],
     /// Where a record that spans receives is made whole: [`NativeSlots::scratch_bytes`].
@@ -261,6 +265,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         let others = u32::from(self.links.shards).saturating_sub(1);
         let feeds = self.limits.topics.saturating_mul(others);
         let mut entropy = Entropy { key: seed };
+        self.quarantine.lend_identities(slots.bans);
         self.natives = Natives {
             conns: slots.conns,
             entries: Slab::new(slots.entries),

@@ -175,6 +175,8 @@ pub struct Entry {
     pub(super) lost_at: Instant,
     /// The session of its identity that has the buckets of all of them: it, or another.
     pub(super) chief: Ref,
+    /// Of the chief: since when its identity has done nothing wrong.
+    pub(super) good_since: Instant,
     pub(super) messages: Bucket,
     pub(super) bytes: Bucket,
     pub(super) used: u8,
