@@ -70,12 +70,8 @@ pub(crate) mod sub {
 }
 
 impl Slot for Cursor {
-    fn free_next(&self) -> Ref {
-        self.next
-    }
-
-    fn set_free_next(&mut self, next: Ref) {
-        self.next = next;
+    fn free_next(&mut self) -> &mut Ref {
+        &mut self.next
     }
 }
 

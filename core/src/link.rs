@@ -56,7 +56,7 @@ pub enum Homes {
     /// Each topic has one by its name: [`home_of`].
     #[default]
     ByName,
-    /// The first shard is home to all of them. It may speak the native dialect, and has all of that.
+    /// The first shard is home to all. It may speak the native dialect, and has all of that.
     First,
 }
 

@@ -140,12 +140,8 @@ pub struct PrefixSlot {
 }
 
 impl Slot for PrefixSlot {
-    fn free_next(&self) -> Ref {
-        self.next
-    }
-
-    fn set_free_next(&mut self, next: Ref) {
-        self.next = next;
+    fn free_next(&mut self) -> &mut Ref {
+        &mut self.next
     }
 }
 

@@ -209,12 +209,8 @@ pub struct Session {
 const _: () = assert!(size_of::<Session>() <= 384);
 
 impl Slot for Session {
-    fn free_next(&self) -> Ref {
-        self.ready_next
-    }
-
-    fn set_free_next(&mut self, next: Ref) {
-        self.ready_next = next;
+    fn free_next(&mut self) -> &mut Ref {
+        &mut self.ready_next
     }
 }
 

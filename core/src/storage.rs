@@ -69,10 +69,9 @@ pub(crate) fn copy(to: &mut [u8], from: &[u8]) -> usize {
     len
 }
 
-/// What a free list needs of a slot.
+/// What a free list needs of a slot: where a free one keeps the next.
 pub(crate) trait Slot: Zeroable + Copy {
-    fn free_next(&self) -> Ref;
-    fn set_free_next(&mut self, next: Ref);
+    fn free_next(&mut self) -> &mut Ref;
 }
 
 /// A lent table with a free list. Slots at or above `fresh` were never used.
@@ -105,7 +104,7 @@ impl<'s, T: Slot> Slab<'s, T> {
     pub(crate) fn take(&mut self) -> Option<Ref> {
         let slot = match self.free.some() {
             Some(slot) => {
-                self.free = self.at(slot).free_next();
+                self.free = *self.at_mut(slot).free_next();
                 slot
             }
             None if self.fresh < self.capacity() => {
@@ -121,9 +120,8 @@ impl<'s, T: Slot> Slab<'s, T> {
 
     /// Gives `slot` back. The caller has wiped it.
     pub(crate) fn give(&mut self, slot: Ref) {
-        let free = self.free;
-        self.at_mut(slot).set_free_next(free);
-        self.free = slot;
+        let next = core::mem::replace(&mut self.free, slot);
+        *self.at_mut(slot).free_next() = next;
         match self.used.checked_sub(1) {
             Some(used) => self.used = used,
             None => invariant_failed("a slot was given back twice"),

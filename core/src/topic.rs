@@ -65,12 +65,8 @@ pub struct Topic {
 }
 
 impl Slot for Topic {
-    fn free_next(&self) -> Ref {
-        self.touched_next
-    }
-
-    fn set_free_next(&mut self, next: Ref) {
-        self.touched_next = next;
+    fn free_next(&mut self) -> &mut Ref {
+        &mut self.touched_next
     }
 }
 

@@ -28,6 +28,7 @@ mod native_ends;
 mod native_mixed;
 #[cfg(all(unix, not(wardline_portable)))]
 mod native_rights;
+mod native_shards;
 mod native_slow;
 mod native_wire;
 mod patience;

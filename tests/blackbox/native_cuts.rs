@@ -1,21 +1,36 @@
 //! Connections that are cut while much is said: what was lost is known, and nothing comes twice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use wardline_core::native::client::Fate;
 use wardline_core::native::{GapReason, ServerControl, Start};
 
-use crate::harness::{Launch, NativeClient, PATIENCE, Relay, Said, on_each_engine};
+use crate::harness::{Client, Heard, Launch, NativeClient, PATIENCE, Relay, Said, on_each_engine};
 
 /// How often an agent tries to come back.
 const TRIES: u32 = 5;
-const CLIENTS: u64 = 200;
-const TOPICS: u64 = 10;
+/// Agents of a large storm, and of a small one.
+const MANY: u64 = 1_000;
+const FEW: u64 = 200;
+const TOPICS: u64 = 50;
 /// What each of them says.
-const MESSAGES: u32 = 40;
+const MESSAGES: u32 = 15;
+/// What a client of lines says, where there is one.
+const LINES: usize = 400;
+/// How long an agent that has said everything listens before it looks whether all others have.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The first of them is that of the listeners of lines.
+fn topic_name(number: u64) -> String {
+    match number % TOPICS {
+        0 => "main".to_owned(),
+        topic => format!("topic {topic}"),
+    }
+}
 
 /// Somebody who says things on a topic, reads it, and is cut now and then.
 struct Agent {
@@ -38,7 +53,7 @@ struct Agent {
 
 impl Agent {
     fn new(relay: &Relay, number: u64) -> Self {
-        let topic = format!("topic {}", number % TOPICS);
+        let topic = topic_name(number);
         let mut client = relay.native(number);
         let place = client.subscribe(&topic, Start::Now);
         assert_eq!(place.next, 0, "nothing was said yet");
@@ -68,8 +83,8 @@ impl Agent {
     }
 
     /// Says all it has to say, cut by chance, and reads on until all others have, too.
-    fn run(mut self, done: &AtomicUsize) -> Self {
-        let deadline = Instant::now() + 2 * PATIENCE;
+    fn run(mut self, done: &AtomicUsize, all: u64) -> Self {
+        let deadline = Instant::now() + 4 * PATIENCE;
         for nth in 0..MESSAGES {
             self.enqueue(nth);
             if nth == 0 {
@@ -90,7 +105,10 @@ impl Agent {
         self.note_fates();
         assert_eq!(self.client.unsettled(), 0, "all is known");
         done.fetch_add(1, Ordering::SeqCst);
-        while done.load(Ordering::SeqCst) < CLIENTS as usize {
+        while done.load(Ordering::SeqCst) < all as usize {
+            if let Some(said) = self.client.hear(LOOK) {
+                self.take(said);
+            }
             self.listen();
             assert!(Instant::now() < deadline, "others never end");
         }
@@ -177,8 +195,65 @@ impl Agent {
     }
 }
 
-/// What all of them heard of a topic, and what nobody did.
-fn check_topic(agents: &[&Agent], end: u64) {
+/// Clients of lines on `main`: who says something, from another shard than that of the agents, and
+/// two who hear everything, one on each shard.
+struct Texts {
+    speaker: Client,
+    witnesses: [Client; 2],
+}
+
+/// What ends what they hear.
+const END: &str = "the end";
+
+impl Texts {
+    fn new(relay: &Relay) -> Self {
+        let [mut speaker, mut near, mut far] =
+            [1, 0, 1].map(|shard| relay.dial_shard(shard).connect());
+        relay.seat_by(relay.dial_shard(0).connect(), [&mut speaker, &mut near, &mut far]);
+        Self { speaker, witnesses: [near, far] }
+    }
+
+    fn lines() -> impl Iterator<Item = String> {
+        (0..LINES).map(|nth| format!("\t\"line\" {nth} \\"))
+    }
+
+    /// Says all there is to say, while everybody reads; gives what each of them heard.
+    fn run(self) -> [Vec<String>; 3] {
+        let mut writer = self.speaker.writer();
+        let [near, far] = self.witnesses;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for line in Self::lines() {
+                    writer.write_all(format!("{line}\n").as_bytes()).expect("it is read");
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let reading = [self.speaker, near, far].map(|client| scope.spawn(|| heard_by(client)));
+            reading.map(|reading| reading.join().expect("it hears all"))
+        })
+    }
+}
+
+/// What a client of lines hears until the end.
+fn heard_by(mut client: Client) -> Vec<String> {
+    let mut heard = Vec::new();
+    let deadline = Instant::now() + 5 * PATIENCE;
+    while heard.last().is_none_or(|last| last != END) {
+        match client.hear(PATIENCE) {
+            Heard::Line(line) => {
+                let line: serde_json::Value = serde_json::from_str(&line).expect("an envelope");
+                heard.push(line["content"].as_str().expect("content").to_owned());
+            }
+            Heard::Silence => assert!(Instant::now() < deadline, "the end never comes"),
+            end @ Heard::End(..) => panic!("{end:?}"),
+        }
+    }
+    heard
+}
+
+/// What all of them heard of a topic, and what nobody did. `lines`: what clients of lines said.
+/// Gives what is known of it, by its number.
+fn check_topic<'a>(agents: &[&'a Agent], end: u64, lines: &[String]) -> BTreeMap<u64, &'a [u8]> {
     let mut all: BTreeMap<u64, &[u8]> = BTreeMap::new();
     for agent in agents {
         assert_eq!(agent.heard.len() as u64 + agent.missed, end, "agent {}", agent.number);
@@ -203,50 +278,109 @@ fn check_topic(agents: &[&Agent], end: u64) {
             Fate::Unsure => panic!("the relay knows what it took"),
         }
     }
+    unheard += lines.iter().filter(|line| !heard.contains(line.as_bytes())).count();
+    taken += lines.len();
     assert_eq!((unheard, taken), (holes, end as usize), "what is missing is told");
     let said: usize = agents.iter().map(|agent| agent.fates.len()).sum();
     assert_eq!(said, agents.len() * MESSAGES as usize);
+    all
+}
+
+/// Clients of lines on both shards heard everything, in the order in which agents did.
+fn check_texts(heard: &[Vec<String>; 3], known: &BTreeMap<u64, &[u8]>, end: u64) {
+    let [speaker, near, far] = heard;
+    assert_eq!(near.len() as u64, end, "each message once");
+    assert!(near == far, "two orders");
+    for (offset, payload) in known {
+        assert_eq!(near[*offset as usize].as_bytes(), *payload, "{offset} is two messages");
+    }
+    let own: BTreeSet<String> = Texts::lines().collect();
+    let others: Vec<&String> = near.iter().filter(|line| !own.contains(*line)).collect();
+    assert!(speaker.iter().eq(others), "its own lines, or another order");
+    assert!(near.iter().filter(|line| own.contains(*line)).cloned().eq(Texts::lines()));
 }
 
 /// Runs all of them; how many messages were missed, because retention did not hold them.
-fn storm(engine: &'static str, retention: &str) -> u64 {
-    let relay = Launch::of_both(engine)
+fn storm(engine: &'static str, retention: &str, (shards, clients): (usize, u64)) -> u64 {
+    let mut launch = Launch::of_both(engine)
         .set("native.retention_bytes", retention)
-        .set("native.handshakes_total_per_second", "100000")
-        .start();
-    let agents: Vec<_> = (0..CLIENTS).map(|number| Agent::new(&relay, number)).collect();
+        .set("native.handshakes_total_per_second", "100000");
+    if shards > 1 {
+        launch = launch.shards(shards);
+    }
+    let relay = launch.start();
+    let texts = (shards > 1).then(|| Texts::new(&relay));
+    let agents: Vec<_> = (0..clients).map(|number| Agent::new(&relay, number)).collect();
     let done = &AtomicUsize::new(0);
-    let mut agents: Vec<_> = thread::scope(|scope| {
-        let running: Vec<_> =
-            agents.into_iter().map(|agent| scope.spawn(|| agent.run(done))).collect();
-        running.into_iter().map(|agent| agent.join().expect("it ends well")).collect()
+    let (mut agents, mut clerk, heard) = thread::scope(|scope| {
+        let texts = texts.map(|texts| scope.spawn(|| texts.run()));
+        let running = agents.into_iter().map(|agent| run_in(scope, agent, (done, clients)));
+        let running: Vec<_> = running.collect();
+        let agents = running.into_iter().map(|agent| agent.join().expect("it ends well"));
+        let agents: Vec<_> = agents.collect();
+        let mut clerk = relay.native(clients);
+        if texts.is_some() {
+            clerk.open("main").expect("it may");
+            clerk.publish("main", END.as_bytes());
+            assert!(clerk.barrier());
+        }
+        (agents, clerk, texts.map(|texts| texts.join().expect("they hear all")))
     });
-    let mut clerk = relay.native(CLIENTS);
+    let lines = Texts::lines().chain([END.to_owned()]).filter(|_| heard.is_some());
+    let mut lines: Vec<String> = lines.collect();
     for topic in 0..TOPICS {
-        let end = clerk.subscribe(&format!("topic {topic}"), Start::Now).next;
+        let end = clerk.subscribe(&topic_name(topic), Start::Now).next;
         for agent in agents.iter_mut().filter(|agent| agent.number % TOPICS == topic) {
             agent.read_up(end);
         }
         let of_topic = agents.iter().filter(|agent| agent.number % TOPICS == topic);
-        check_topic(&Vec::from_iter(of_topic), end);
+        let known = check_topic(&Vec::from_iter(of_topic), end, &std::mem::take(&mut lines));
+        if let Some(heard) = heard.as_ref().filter(|_| topic == 0) {
+            check_texts(heard, &known, end);
+        }
     }
     let (resumed, renewed) = agents
         .iter()
         .fold((0, 0), |(resumed, renewed), it| (resumed + it.resumed, renewed + it.renewed));
-    assert!(resumed > 100 && renewed > 50, "{resumed} resumed, {renewed} renewed");
+    let (more, some) = (clients as u32 / 2, clients as u32 / 5);
+    assert!(resumed > more && renewed > some, "{resumed} resumed, {renewed} renewed");
     agents.iter().map(|agent| agent.missed).sum()
+}
+
+/// Runs an agent. There are many: they need no large stacks.
+fn run_in<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    agent: Agent,
+    (done, all): (&'scope AtomicUsize, u64),
+) -> ScopedJoinHandle<'scope, Agent> {
+    let builder = thread::Builder::new().stack_size(256 << 10);
+    builder.spawn_scoped(scope, move || agent.run(done, all)).expect("a thread")
 }
 
 #[test]
 fn what_retention_holds_is_missed_by_nobody_who_is_cut() {
     on_each_engine(|engine| {
-        assert_eq!(storm(engine, "4MiB"), 0, "a topic is smaller than what is kept");
+        assert_eq!(storm(engine, "4MiB", (1, MANY)), 0, "a topic is smaller than what is kept");
     });
 }
 
 #[test]
 fn what_retention_did_not_hold_is_told() {
     on_each_engine(|engine| {
-        storm(engine, "4KiB");
+        storm(engine, "4KiB", (1, FEW));
+    });
+}
+
+#[test]
+fn what_retention_holds_is_missed_by_nobody_on_two_shards() {
+    on_each_engine(|engine| {
+        assert_eq!(storm(engine, "4MiB", (2, MANY)), 0, "a topic is smaller than what is kept");
+    });
+}
+
+#[test]
+fn what_retention_did_not_hold_is_told_on_two_shards() {
+    on_each_engine(|engine| {
+        storm(engine, "4KiB", (2, FEW));
     });
 }

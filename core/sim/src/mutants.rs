@@ -57,4 +57,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("digest_of_another", "the digest of another stretch is taken"),
     ("native_rate_not_charged", "messages of native clients cost nothing"),
     ("frames_trimmed_early", "frames are freed while a reader stands there"),
+    ("far_line_is_no_frame", "native clients are not shown what lines of other shards say"),
+    ("far_frames_room_leaked", "what was reserved for frames stays when their lines have no room"),
+    ("far_generation_forgotten", "connections that had a slot one after the other are one sender"),
+    ("native_waits_for_no_feed", "native clients publish whatever other shards lag"),
 ];

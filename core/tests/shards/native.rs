@@ -9,8 +9,8 @@ use wardline_core::native::{
     ServerControl, SigningKey, Start, digest, flags,
 };
 use wardline_core::{
-    Access, ConfigError, ConnId, Digest, Entry, EntryBucket, HalfOpen, Homes, Limits, NameBucket,
-    Native, NativeSlots, RESERVE, Right, Ring, TopicId,
+    Access, Ban, ConfigError, ConnId, Digest, Entry, EntryBucket, HalfOpen, Homes, Limits,
+    NameBucket, Native, NativeSlots, RESERVE, Right, Ring, TopicId,
 };
 
 use super::lines::{is_refused, strike};
@@ -38,6 +38,7 @@ fn slots(limits: &Limits) -> NativeSlots<'static> {
         entry_buckets: lend::<EntryBucket>(4),
         half_open: lend::<HalfOpen>(16),
         name_buckets: lend::<NameBucket>(4),
+        bans: lend::<Ban>(8),
         digests: lend::<Digest>(16),
         scratch: lend::<u8>(NativeSlots::scratch_bytes(limits) as usize),
         text: lend::<u8>(limits.line.envelope_bytes_max as usize * 3 / 2),

@@ -17,9 +17,9 @@ impl World<'_, '_> {
     pub(crate) fn end(&mut self) {
         self.be_calm();
         let end = self.side.now_ns + DRAINED_NS;
-        while !self.side.is_drained() {
-            let memory = self.relay.memory_used();
-            let limits = self.relay.limits();
+        while !(self.side.is_drained() && self.rings_rest()) {
+            let memory: Vec<_> = self.relays.iter().map(|relay| relay.memory_used()).collect();
+            let limits = &self.side.plan.limits;
             let memory = (memory, limits.blocks, limits.segments);
             let late = self.side.now_ns >= end;
             assert!(!late, "it does not drain: {}, {memory:?}", self.side.undrained());
@@ -90,7 +90,7 @@ impl World<'_, '_> {
     /// All that an honest frontend and quick clients do; then time goes on, if nothing happened.
     fn round(&mut self) {
         self.side.step += 1;
-        let before = (self.relay.stats().bytes_out.value(), self.relay.stats().bytes_in.value());
+        let before = self.moved();
         for index in self.side.live.clone() {
             if !self.side.conns[index].gone {
                 self.serve(index);
@@ -98,13 +98,25 @@ impl World<'_, '_> {
         }
         self.tell_waits();
         self.drain();
+        let carried = self.carry_all();
         self.check();
-        let after = (self.relay.stats().bytes_out.value(), self.relay.stats().bytes_in.value());
-        if before == after {
+        if before == self.moved() && !carried {
             let now_ns = self.side.now_ns;
-            let next = self.wait.map_or(u64::MAX, wardline_core::Instant::as_nanos);
+            let next = self.next_wait().map_or(u64::MAX, wardline_core::Instant::as_nanos);
             self.side.now_ns = next.clamp(now_ns + 100_000, now_ns + 100_000_000);
         }
+    }
+
+    /// Bytes that came and went, of all shards.
+    fn moved(&self) -> (u64, u64) {
+        self.relays.iter().fold((0, 0), |(out, came), relay| {
+            let stats = relay.stats();
+            (out + stats.bytes_out.value(), came + stats.bytes_in.value())
+        })
+    }
+
+    fn connections(&self) -> u32 {
+        self.relays.iter().map(|relay| relay.connections()).sum()
     }
 
     fn serve(&mut self, index: usize) {
@@ -134,6 +146,16 @@ impl World<'_, '_> {
 
     /// One says something on each topic that is read: everybody who reads it has it in 5 s.
     fn last_words(&mut self) {
+        // Who is silent at a door of both dialects is nobody's reader yet.
+        for text in 0..self.side.texts.len() {
+            let _ = self.side.text_says(text);
+        }
+        let end = self.side.now_ns + LAST_NS;
+        while !(self.side.is_drained() && self.rings_rest()) {
+            assert!(self.side.now_ns < end, "first words: {}", self.side.undrained());
+            self.come_back();
+            self.round();
+        }
         let mut expected = Vec::new();
         for index in self.side.live.clone() {
             let Owner::Agent(agent) = self.side.conns[index].owner else { continue };
@@ -155,6 +177,10 @@ impl World<'_, '_> {
                 }
             }
             self.side.links[index] = Some(link);
+        }
+        for text in 0..self.side.texts.len() {
+            let name = self.side.texts[text].name;
+            expected.extend(self.side.text_says(text).map(|msg| (name, msg)));
         }
         let end = self.side.now_ns + LAST_NS;
         while !self.side.missing(&expected).is_empty() {
@@ -189,7 +215,7 @@ impl World<'_, '_> {
             }
         }
         let end = self.side.now_ns + 60_000_000_000;
-        while !self.side.is_drained() {
+        while !(self.side.is_drained() && self.rings_rest()) {
             assert!(self.side.now_ns < end, "who is there? {}", self.side.undrained());
             self.come_back();
             self.round();
@@ -213,9 +239,9 @@ impl World<'_, '_> {
             }
         }
         let end = self.side.now_ns + 60_000_000_000;
-        while self.relay.connections() > 0 {
+        while self.connections() > 0 || !self.rings_rest() {
             let late = self.side.now_ns >= end;
-            assert!(!late, "{} are still there", self.relay.connections());
+            assert!(!late, "{} are still there", self.connections());
             self.round();
         }
         // What was kept for a while is forgotten.
@@ -223,13 +249,17 @@ impl World<'_, '_> {
             self.side.now_ns += 90_000_000_000_000;
             self.drain();
         }
-        self.relay.check();
-        assert_eq!(self.relay.memory_used(), (0, 0), "memory that nobody needs");
+        for relay in &self.relays {
+            relay.check();
+            assert_eq!(relay.memory_used(), (0, 0), "memory that nobody needs");
+        }
     }
 
     /// Adds what only the counters tell.
     fn count(&mut self) {
-        let stats = *self.relay.stats();
+        let stats = *self.relays[0].stats();
+        let far = self.relays.iter().skip(1).map(|relay| relay.stats().replica_cuts.value());
+        let far: u64 = far.sum();
         let states = &mut self.side.states;
         for (state, counter) in [
             (State::Held, stats.native_held),
@@ -241,6 +271,7 @@ impl World<'_, '_> {
         ] {
             states.hits(state, counter.value());
         }
+        states.hits(State::FarCut, far);
     }
 }
 
@@ -303,22 +334,41 @@ impl Side<'_> {
                 continue;
             };
             for sub in link.subs.values().filter(|sub| sub.reads && sub.given_up.is_none()) {
-                let last = expected.iter().find(|(name, _)| *name == sub.name);
-                let Some((_, msg)) = last else { continue };
-                let said = &self.truth.msgs[*msg];
-                // Memory may have been too short for who said it.
-                let lost = |conn: usize| !self.conns[conn].is_up() || self.is_over(conn);
-                if said.txs.iter().all(|tx| lost(tx.conn)) {
-                    continue;
+                for (_, msg) in expected.iter().filter(|(name, _)| *name == sub.name) {
+                    let said = &self.truth.msgs[*msg];
+                    let own = said.txs.iter().any(|tx| tx.conn == *index);
+                    let come = said.place.is_some_and(|place| sub.pos > place.2);
+                    if !(self.is_unsaid(*msg) || come || (own && !sub.echo)) {
+                        missing.push((*index, sub.name, *msg));
+                    }
                 }
-                let own = said.txs.iter().any(|tx| tx.conn == *index);
-                let come = said.place.is_some_and(|place| sub.pos > place.2);
-                if !(come || (own && !sub.echo)) {
-                    missing.push((*index, sub.name, *msg));
+            }
+        }
+        for (text, reader) in self.texts.iter().enumerate() {
+            let Some(index) = reader.conn.filter(|index| self.conns[*index].is_up()) else {
+                continue;
+            };
+            for (name, msg) in expected.iter().filter(|(name, _)| *name == reader.name) {
+                let said = &self.truth.msgs[*msg];
+                let own = said.owner == Owner::Text(text);
+                if !(self.is_unsaid(*msg) || own || said.lines.contains(&text)) {
+                    missing.push((index, *name, *msg));
                 }
             }
         }
         missing
+    }
+
+    /// Whether who said a message is gone: memory may have been too short for that.
+    fn is_unsaid(&self, msg: usize) -> bool {
+        let said = &self.truth.msgs[msg];
+        let lost = |conn: usize| !self.conns[conn].is_up() || self.is_over(conn);
+        match said.owner {
+            Owner::Text(text) => {
+                self.texts[text].conn.is_none_or(|index| !self.conns[index].is_up())
+            }
+            Owner::Agent(_) | Owner::Noise => said.txs.iter().all(|tx| lost(tx.conn)),
+        }
     }
 
     fn ask_who(&mut self, index: usize) {
@@ -379,6 +429,12 @@ impl Side<'_> {
                 let [tx] = txs.as_slice() else { continue };
                 let before = last.insert(tx.conn, tx.nth);
                 assert!(before.is_none_or(|before| before < tx.nth), "message {msg} was overtaken");
+            }
+            let mut last: std::collections::BTreeMap<usize, usize> = Default::default();
+            for msg in log.values().filter_map(|placed| placed.msg) {
+                let Owner::Text(text) = self.truth.msgs[msg].owner else { continue };
+                let before = last.insert(text, msg);
+                assert!(before.is_none_or(|before| before < msg), "line {msg} was overtaken");
             }
         }
     }

@@ -56,6 +56,7 @@ impl World<'_, '_> {
     /// Time goes on by much, and nobody does anything meanwhile.
     pub(crate) fn leap(&mut self) {
         self.drain();
+        self.carry_all();
         let side = &mut self.side;
         let native = &side.plan.limits.native;
         let spans = [

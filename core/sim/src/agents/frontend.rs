@@ -17,21 +17,22 @@ impl World<'_, '_> {
             return;
         }
         let id = conn.id;
+        let relay = &mut self.relays[conn.shard];
         if conn.reset {
             if conn.flight.is_none() && side.rng.one_in(2) {
-                self.relay.handle_closed(now, id);
+                relay.handle_closed(now, id);
                 side.forget(index);
                 self.bury(index);
             } else if !conn.broken {
                 conn.broken = true;
-                self.relay.handle_broken(now, id);
+                relay.handle_broken(now, id);
             }
             return;
         }
         if conn.paused {
             return;
         }
-        let budget = self.relay.read_budget(id);
+        let budget = relay.read_budget(id);
         let most = if conn.finished { 64_000 } else { budget };
         let mut len = conn.up.len().min(most);
         if !side.calm && len > 0 {
@@ -41,10 +42,15 @@ impl World<'_, '_> {
         if len > 0 {
             let bytes: Vec<u8> = conn.up.drain(..len).collect();
             conn.heard_ns = side.now_ns;
-            self.relay.handle_input(now, id, &bytes);
+            let full = relay.stats().link_full.value();
+            relay.handle_input(now, id, &bytes);
+            if relay.stats().link_full.value() > full {
+                let native = matches!(conn.owner, Owner::Agent(_));
+                side.states.hit(if native { State::LinkFullNative } else { State::LinkFull });
+            }
         } else if conn.up.is_empty() && conn.fin && !conn.fin_told {
             conn.fin_told = true;
-            self.relay.handle_eof(now, id);
+            relay.handle_eof(now, id);
         }
     }
 
@@ -76,8 +82,9 @@ impl World<'_, '_> {
         let conn = &mut self.side.conns[index];
         conn.full = false;
         if !conn.closing {
-            let id = conn.id;
-            send(&mut self.relay, &mut self.side, &mut self.gather, now, id);
+            let (id, shard) = (conn.id, conn.shard);
+            self.side.shard = shard;
+            send(&mut self.relays[shard], &mut self.side, &mut self.gather, now, id);
         }
     }
 
@@ -90,6 +97,7 @@ impl World<'_, '_> {
             let conn = &side.conns[index];
             let left = flight.bytes.len() - flight.taken;
             let (id, reset, closing) = (conn.id, conn.reset, conn.closing);
+            let relay = &mut self.relays[conn.shard];
             let mut more = left.min(conn.room());
             if flight.cancelled && side.rng.one_in(2) || reset {
                 more = 0;
@@ -98,7 +106,7 @@ impl World<'_, '_> {
             }
             let mut there = flight.ranges.iter().flat_map(|range| {
                 let from = range.at as usize;
-                &self.relay.pool()[from..from + range.len as usize]
+                &relay.pool()[from..from + range.len as usize]
             });
             let moved = flight.bytes.iter().any(|then| there.next() != Some(then));
             assert!(!moved, "the memory of a send under way was written to");
@@ -115,15 +123,15 @@ impl World<'_, '_> {
             }
             if reset && !flight.cancelled {
                 side.conns[index].broken = true;
-                self.relay.handle_send_failed(now, id);
+                relay.handle_send_failed(now, id);
             } else {
                 let at_once = flight.step + 1 >= side.step || (side.calm && whole);
-                self.relay.handle_sent(now, id, flight.taken, at_once);
+                relay.handle_sent(now, id, flight.taken, at_once);
             }
         }
         let conn = &self.side.conns[index];
         if conn.closing && conn.flight.is_none() && !conn.gone {
-            self.relay.handle_closed(now, conn.id);
+            self.relays[conn.shard].handle_closed(now, conn.id);
             self.side.forget(index);
             self.bury(index);
         }
@@ -156,19 +164,31 @@ impl World<'_, '_> {
                 && !flight.waits
             {
                 flight.waits = true;
-                self.relay.handle_send_waits(now, conn.id);
+                self.relays[conn.shard].handle_send_waits(now, conn.id);
             }
         }
     }
 
-    /// Takes outputs.
+    /// Takes outputs of all shards.
     pub(crate) fn drain(&mut self) {
+        for shard in 0..self.relays.len() {
+            self.drain_one(shard);
+        }
+    }
+
+    /// Takes outputs of one of them.
+    pub(crate) fn drain_one(&mut self, shard: usize) {
         let now = self.now();
         let held = self.side.live.clone();
-        match pump(&mut self.relay, &mut self.side, &mut self.gather, now) {
-            Next::Wait(at) => self.wait = at,
-            Next::Again => self.wait = Some(now),
-        }
+        self.side.shard = shard;
+        let relay = &mut self.relays[shard];
+        self.waits[shard] = match pump(relay, &mut self.side, &mut self.gather, now) {
+            Next::Wait(at) => at,
+            Next::Again => {
+                self.rings.wanted[shard] = true;
+                Some(now)
+            }
+        };
         for index in held {
             if self.side.conns[index].gone {
                 self.bury(index);

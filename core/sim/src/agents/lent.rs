@@ -3,8 +3,8 @@
 use bytemuck::Zeroable;
 use wardline_core::native::SigningKey;
 use wardline_core::{
-    Access, Ban, Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native, NativeSlots, RESERVE,
-    Slots,
+    Access, Ban, Digest, Entry, EntryBucket, HalfOpen, LinkSlots, NameBucket, Native, NativeSlots,
+    RESERVE, Slots,
 };
 
 use super::plan::Plan;
@@ -25,6 +25,14 @@ pub(crate) struct Lent {
     keys: Vec<SigningKey>,
 }
 
+/// All that one relay is lent.
+pub(crate) struct Loan<'s> {
+    pub(crate) slots: Slots<'s>,
+    pub(crate) native: NativeSlots<'s>,
+    pub(crate) links: LinkSlots<'s>,
+    pub(crate) pool: &'s mut [u8],
+}
+
 impl Lent {
     /// What a plan asks for.
     #[must_use]
@@ -32,7 +40,7 @@ impl Lent {
         let limits = &plan.limits;
         let sessions = (limits.connections + RESERVE) as usize;
         let sizes = Sizes {
-            shards: 1,
+            shards: plan.shards,
             more_cursors: plan.subs,
             bans: 8,
             wheel: 256,
@@ -54,12 +62,9 @@ impl Lent {
         }
     }
 
-    /// The tables, those of native sessions, and the pool.
-    pub(crate) fn slots<'s>(
-        &'s mut self,
-        access: &'s dyn Access,
-    ) -> (Slots<'s>, NativeSlots<'s>, &'s mut [u8]) {
-        let (slots, _, pool) = self.relay.slots();
+    /// The tables, those of native sessions and of links, and the pool.
+    pub(crate) fn slots<'s>(&'s mut self, access: &'s dyn Access) -> Loan<'s> {
+        let (slots, links, pool) = self.relay.slots();
         let native = NativeSlots {
             conns: &mut self.conns,
             entries: &mut self.entries,
@@ -73,6 +78,6 @@ impl Lent {
             keys: &self.keys,
             access,
         };
-        (slots, native, pool)
+        Loan { slots, native, links, pool }
     }
 }

@@ -13,6 +13,7 @@ mod net;
 mod plan;
 mod reader;
 mod rights;
+mod rings;
 mod side;
 mod states;
 mod text;
@@ -68,7 +69,7 @@ pub fn run_agent_bytes(bytes: &[u8]) {
 fn run(mut rng: Rng<'_>, ops: u64, check_all: bool) -> AgentsReport {
     let plan = Plan::draw(&mut rng);
     let rights = Rights::default();
-    let mut lent = Lent::new(&plan);
+    let mut lent: Vec<Lent> = (0..plan.shards).map(|_| Lent::new(&plan)).collect();
     let mut world = World::new(plan, rng, &mut lent, &rights, check_all);
     for _ in 0..ops {
         if world.side.rng.is_spent() {

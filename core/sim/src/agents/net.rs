@@ -34,6 +34,7 @@ pub(crate) struct Flight {
 pub(crate) struct Conn {
     pub(crate) id: ConnId,
     pub(crate) addr: SocketAddr,
+    pub(crate) shard: usize,
     pub(crate) owner: Owner,
     /// What it holds for the client at most, and what the client has not read.
     pub(crate) bytes_max: usize,
@@ -74,6 +75,7 @@ impl Conn {
         Self {
             id,
             addr,
+            shard: 0,
             owner,
             bytes_max,
             down: VecDeque::new(),
@@ -196,18 +198,20 @@ impl<P: Pool> Carrier<P> for Side<'_> {
     fn event(&mut self, event: Event) {
         match event {
             Event::Leaving { conn, reason } => {
-                let index = self.names[&conn];
+                let index = self.names[&(self.shard, conn)];
                 self.observe(1 ^ conn.to_bits());
                 self.leaves(index, reason);
             }
             Event::Published { .. } => self.observe(2),
             Event::NotRelayed { .. } => self.observe(3),
             Event::Gap { from, to, .. } => self.observe(4 ^ (from << 20) ^ (to << 40)),
+            Event::Ordered { messages, .. } => self.observe(5 ^ u64::from(messages) << 8),
+            Event::ReplicaBegins { number, .. } => self.observe(6 ^ number << 8),
+            Event::Replicated { number, messages, .. } => {
+                self.observe(7 ^ number << 8 ^ u64::from(messages) << 40);
+            }
             Event::None
             | Event::Paced { .. }
-            | Event::Ordered { .. }
-            | Event::ReplicaBegins { .. }
-            | Event::Replicated { .. }
             | Event::LinkDead { .. }
             | Event::LinkLost { .. }
             | Event::Struck { .. } => panic!("{event:?}"),

@@ -9,6 +9,8 @@ use crate::rng::Rng;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) limits: Limits,
+    /// Relays: the first one has the native clients, and all have clients of lines.
+    pub(crate) shards: usize,
     /// Native clients, clients of lines, and clients that mean no good.
     pub(crate) agents: usize,
     pub(crate) texts: usize,
@@ -61,13 +63,20 @@ impl Plan {
         // Now and then more than fit a page of answers.
         let many = if rng.one_in(12) { 20 } else { rng.pick(&[0, 3, 13]) };
         let agents = if many == 20 { 20 } else { 3 + rng.up_to(many) };
-        let texts = rng.pick(&[0, 1, 2, 4]);
+        let shards = if rng.one_in(3) { rng.pick(&[2, 2, 3]) } else { 1 };
+        let texts = if shards > 1 { rng.pick(&[2, 4, 6]) } else { rng.pick(&[0, 1, 2, 4]) };
         let wild = rng.pick(&[0, 0, 1, 3]);
         let names = if many == 20 { 1 } else { 1 + rng.up_to(6) };
         let often = often(rng);
-        let limits = limits(rng, names);
+        let mut limits = limits(rng, names);
+        if shards > 1 {
+            // What waits for another shard has a quarter of the blocks.
+            let most = limits.blocks / 4 * limits.block_bytes;
+            limits.line.envelope_bytes_max = limits.line.envelope_bytes_max.min(most);
+        }
         let plenty = !rng.one_in(3);
         Self {
+            shards,
             agents,
             texts,
             wild,

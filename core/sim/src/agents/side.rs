@@ -27,10 +27,13 @@ pub(crate) struct Side<'b> {
     pub(crate) step: u64,
     /// Faults are over.
     pub(crate) calm: bool,
+    /// The shard whose outputs are taken.
+    pub(crate) shard: usize,
     pub(crate) conns: Vec<Conn>,
     /// What an agent thinks of a connection, by the same number.
     pub(crate) links: Vec<Option<Box<Link>>>,
-    pub(crate) names: BTreeMap<ConnId, usize>,
+    /// By shard and name.
+    pub(crate) names: BTreeMap<(usize, ConnId), usize>,
     pub(crate) live: Vec<usize>,
     pub(crate) agents: Vec<Agent>,
     pub(crate) texts: Vec<Reader>,
@@ -64,7 +67,7 @@ impl Side<'_> {
 
     /// The connection of that name, which is there.
     pub(crate) fn named(&self, conn: ConnId) -> usize {
-        let index = *self.names.get(&conn).expect("a connection that never was");
+        let index = *self.names.get(&(self.shard, conn)).expect("a connection that never was");
         assert!(!self.conns[index].gone, "an output for a connection that is gone");
         index
     }

@@ -109,6 +109,30 @@ states! {
     LineAsFrame,
     /// what a native client said was read as a line
     FrameAsLine,
+    /// what a line client of another shard said was read as a frame
+    FarLineAsFrame,
+    /// what a native client said was read as a line on another shard
+    FrameAsFarLine,
+    /// what a line client said was read as a line on another shard
+    LineAsFarLine,
+    /// a line client read what it had said over a connection of before
+    OwnOfBefore,
+    /// a line client of another shard was asked for
+    FarIdentified,
+    /// a native client waited because other shards lagged
+    LinkFullNative,
+    /// a line client waited for a link
+    LinkFull,
+    /// a log ring had no room for all
+    LogRingFull,
+    /// a publish ring had no room for all
+    PublishRingFull,
+    /// what a log ring brought found no room
+    LogRingWaited,
+    /// what a publish ring brought found no room
+    PublishRingWaited,
+    /// readers of a replica were cut for want of memory
+    FarCut,
     /// bytes that are no text were read as a line
     Base64,
     /// a line client at a listener of both dialects

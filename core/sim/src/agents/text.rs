@@ -12,6 +12,7 @@ use super::truth::msg_of;
 pub(crate) struct Reader {
     pub(crate) conn: Option<usize>,
     pub(crate) name: usize,
+    pub(crate) shard: usize,
     pub(crate) inbuf: Vec<u8>,
     /// What it read: messages, and None where it was told of a gap or came anew.
     pub(crate) read: Vec<Option<usize>>,
@@ -19,17 +20,17 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(name: usize) -> Self {
-        Self { conn: None, name, inbuf: Vec::new(), read: Vec::new(), began: false }
+    pub(crate) fn new(name: usize, shard: usize) -> Self {
+        Self { conn: None, name, shard, inbuf: Vec::new(), read: Vec::new(), began: false }
     }
 }
 
 impl Side<'_> {
-    /// A line client says something.
-    pub(crate) fn text_says(&mut self, text: usize) {
-        let Some(index) = self.texts[text].conn else { return };
+    /// A line client says something. Gives the message.
+    pub(crate) fn text_says(&mut self, text: usize) -> Option<usize> {
+        let index = self.texts[text].conn?;
         if !self.conns[index].is_up() || self.conns[index].up.len() > 4_000 {
-            return;
+            return None;
         }
         let header = wardline_core::native::FrameHeader {
             kind: wardline_core::native::FrameKind::Publish,
@@ -43,13 +44,20 @@ impl Side<'_> {
             corr: 0,
         };
         let len = self.rng.up_to(60);
-        let rest = vec![b'a' + self.rng.below(26) as u8; len];
+        let byte = match self.rng.below(20) {
+            _ if self.calm => b'x',
+            // What is escaped.
+            0 => self.rng.pick(b"\"\\\t\x01\x0c\x1f"),
+            _ => b'a' + self.rng.below(26) as u8,
+        };
+        let rest = vec![byte; len];
         let name = self.texts[text].name;
         let msg = self.truth.say(Owner::Text(text), header, Some(name), &rest);
         let mut line = self.truth.msgs[msg].payload.clone();
         line.push(b'\n');
         self.conns[index].up.extend(line);
         self.texts[text].began = true;
+        Some(msg)
     }
 
     /// A line client looks at what has come.
@@ -67,11 +75,11 @@ impl Side<'_> {
                 self.texts[text].read.push(None);
                 continue;
             }
-            self.text_read(text, &line);
+            self.text_read(text, index, &line);
         }
     }
 
-    fn text_read(&mut self, text: usize, line: &[u8]) {
+    fn text_read(&mut self, text: usize, index: usize, line: &[u8]) {
         let value: Value = serde_json::from_slice(line).expect("an envelope");
         let content = value["content"].as_str().expect("content");
         let addr = value["remote_addr"].as_str().expect("an address").to_owned();
@@ -102,12 +110,23 @@ impl Side<'_> {
         assert_eq!(said.owner, owner, "message {msg} is forged");
         assert!(!said.forbidden, "message {msg} may not be said");
         self.texts[text].read.push(Some(msg));
+        let shard = self.texts[text].shard;
         match owner {
             Owner::Agent(_) => {
-                self.states.hit(State::FrameAsLine);
+                let far = shard != 0;
+                self.states.hit(if far { State::FrameAsFarLine } else { State::FrameAsLine });
                 self.is_taken(msg);
             }
-            Owner::Text(of) => assert_ne!(of, text, "its own line"),
+            // What it said over a connection of before may have taken a while to another shard.
+            Owner::Text(of) if of == text => {
+                assert!(shard != 0 && from != index, "its own line");
+                self.states.hit(State::OwnOfBefore);
+            }
+            Owner::Text(of) => {
+                if self.texts[of].shard != shard {
+                    self.states.hit(State::LineAsFarLine);
+                }
+            }
             Owner::Noise => {}
         }
     }

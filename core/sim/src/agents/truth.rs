@@ -155,7 +155,10 @@ impl Side<'_> {
             assert_eq!(truth.msgs[msg].payload, frame.payload, "message {msg} is another");
             assert_eq!((header.mid, header.class), (0, Class::Normal));
             truth.msgs[msg].taken = true;
-            self.states.hit(State::LineAsFrame);
+            let shard = self.texts[text].shard;
+            assert_eq!(header.peer >> 56, shard as u64, "a handle of another shard");
+            let far = shard != 0;
+            self.states.hit(if far { State::FarLineAsFrame } else { State::LineAsFrame });
             return Some(msg);
         }
         let agent = *truth.handles.get(&header.peer).expect("a handle that nobody has");

@@ -2,19 +2,23 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use wardline_core::{Gather, Instant, Relay, Remote, TopicId};
+use wardline_core::{Gather, Homes, Instant, Relay, Remote, TopicId};
 
 use super::agent::Agent;
-use super::lent::Lent;
+use super::lent::{Lent, Loan};
 use super::link::{Link, Stage};
 use super::net::{Conn, Owner};
 use super::plan::Plan;
 use super::rights::Rights;
+use super::rings::Rings;
 use super::side::{NAMES, Side};
 use super::states::{State, States};
 use super::text::Reader;
 use super::truth::Truth;
 use crate::rng::Rng;
+
+/// When a run begins.
+const BEGIN_NS: u64 = 1_000_000_000;
 
 /// What can happen in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,37 +57,63 @@ const OPS: [(Op, u32); 9] = [
 
 /// A relay in its world.
 pub(crate) struct World<'s, 'b> {
-    pub(crate) relay: Relay<'s, &'s mut [u8]>,
+    /// The shards of it; native clients are on the first.
+    pub(crate) relays: Vec<Relay<'s, &'s mut [u8]>>,
+    pub(crate) rings: Rings,
     pub(crate) side: Side<'b>,
     pub(crate) gather: Gather,
     pub(crate) native: TopicId,
     pub(crate) lines: Vec<TopicId>,
     pub(crate) port: u16,
-    pub(crate) wait: Option<Instant>,
+    /// What each of the shards waits for.
+    pub(crate) waits: Vec<Option<Instant>>,
     check_all: bool,
+}
+
+/// The relays of all shards, and the topics of their listeners of lines.
+fn shards<'s>(
+    plan: &Plan,
+    lent: &'s mut [Lent],
+    rights: &'s Rights,
+    seed: [u8; 32],
+) -> (Vec<Relay<'s, &'s mut [u8]>>, Vec<TopicId>) {
+    let now = Instant::from_nanos(BEGIN_NS);
+    let doors = if plan.texts > 0 { plan.names.min(2) } else { 0 };
+    let (mut relays, mut lines) = (Vec::new(), Vec::new());
+    for (shard, lent) in lent.iter_mut().enumerate() {
+        let Loan { slots, native, links, pool } = lent.slots(rights);
+        let mut relay = Relay::new(plan.limits, slots, pool, [7; 32], now).expect("a plan");
+        if plan.shards > 1 {
+            relay.join(shard as u8, links, Homes::First).expect("slots for its links");
+        }
+        if shard == 0 {
+            relay.speak_native(native, seed, 1_700_000_000_000).expect("a native plan");
+        }
+        let topics = NAMES[..doors].iter().map(|name| relay.listen(name).expect("a topic"));
+        let topics: Vec<TopicId> = topics.collect();
+        assert!(shard == 0 || topics == lines, "topics of other numbers");
+        lines = topics;
+        relays.push(relay);
+    }
+    (relays, lines)
 }
 
 impl<'s, 'b> World<'s, 'b> {
     pub(crate) fn new(
         plan: Plan,
         mut rng: Rng<'b>,
-        lent: &'s mut Lent,
+        lent: &'s mut [Lent],
         rights: &'b Rights,
         check_all: bool,
     ) -> Self
     where
         'b: 's,
     {
-        let now_ns = 1_000_000_000;
-        let now = Instant::from_nanos(now_ns);
-        let (slots, native, pool) = lent.slots(rights);
-        let mut relay = Relay::new(plan.limits, slots, pool, [7; 32], now).expect("a plan");
-        let seed = core::array::from_fn(|_| rng.below(256) as u8);
-        relay.speak_native(native, seed, 1_700_000_000_000).expect("a native plan");
-        let lines = if plan.texts > 0 { plan.names.min(2) } else { 0 };
-        let lines = NAMES[..lines].iter().map(|name| relay.listen(name).expect("a topic"));
-        let lines: Vec<TopicId> = lines.collect();
-        let native = relay.listen_native().expect("a native door");
+        let now_ns = BEGIN_NS;
+        let seed: [u8; 32] = core::array::from_fn(|_| rng.below(256) as u8);
+        let (relays, lines) = shards(&plan, lent, rights, seed);
+        let native = relays[0].listen_native().expect("a native door");
+        let rings = Rings::new(plan.shards, plan.limits.record_bytes_max(), &mut rng);
         let agents = (0..plan.agents + plan.wild).map(|nth| {
             let identity = if rng.one_in(4) { nth / 2 } else { nth };
             let recv_max = rng.pick(&[1_024, 1_072, 4_096, 65_584]);
@@ -95,7 +125,10 @@ impl<'s, 'b> World<'s, 'b> {
                 rights.let_bridge(&agent.identity);
             }
         }
-        let texts = (0..plan.texts).map(|nth| Reader::new(nth % 2 % lines.len().max(1)));
+        let texts = (0..plan.texts).map(|nth| {
+            let shard = (1 + nth + nth / 2) % plan.shards;
+            Reader::new(nth % 2 % lines.len().max(1), shard)
+        });
         let texts = texts.collect();
         let side = Side {
             rng,
@@ -104,6 +137,7 @@ impl<'s, 'b> World<'s, 'b> {
             now_ns,
             step: 0,
             calm: false,
+            shard: 0,
             conns: Vec::new(),
             links: Vec::new(),
             names: Default::default(),
@@ -123,8 +157,8 @@ impl<'s, 'b> World<'s, 'b> {
             heard: Default::default(),
             hellos: Vec::new(),
         };
-        let gather = Gather::new();
-        Self { relay, side, gather, native, lines, port: 1_024, wait: None, check_all }
+        let (gather, waits) = (Gather::new(), vec![None; relays.len()]);
+        Self { relays, rings, side, gather, native, lines, port: 1_024, waits, check_all }
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -141,6 +175,7 @@ impl<'s, 'b> World<'s, 'b> {
         if self.side.rng.percent(self.side.plan.drain) {
             self.drain();
         }
+        self.carry_some();
         self.check();
     }
 
@@ -153,7 +188,9 @@ impl<'s, 'b> World<'s, 'b> {
                 let who = side.rng.below(all as u64) as usize;
                 match who.checked_sub(side.agents.len()) {
                     None => side.act(who),
-                    Some(text) => side.text_says(text),
+                    Some(text) => {
+                        let _ = side.text_says(text);
+                    }
                 }
             }
             Op::Receive => {
@@ -214,11 +251,15 @@ impl<'s, 'b> World<'s, 'b> {
 
     /// Opens a connection.
     pub(crate) fn open(&mut self, door: TopicId, owner: Owner) -> Option<usize> {
+        let shard = match owner {
+            Owner::Text(text) => self.side.texts[text].shard,
+            Owner::Agent(_) | Owner::Noise => 0,
+        };
         self.port = self.port.wrapping_add(1).max(1_024);
         let side = &mut self.side;
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), self.port);
         let remote = Remote { addr, topic: door };
-        let id = match self.relay.handle_accept(Instant::from_nanos(side.now_ns), remote) {
+        let id = match self.relays[shard].handle_accept(Instant::from_nanos(side.now_ns), remote) {
             Ok(id) => id,
             Err(refusal) => {
                 side.refused = Some(refusal);
@@ -227,13 +268,14 @@ impl<'s, 'b> World<'s, 'b> {
         };
         let bytes_max = 1 + side.rng.up_to(side.plan.socket_bytes);
         let mut conn = Conn::new((id, addr), owner, bytes_max, side.now_ns);
+        conn.shard = shard;
         conn.lazy = !side.calm && side.rng.below(10_000) < u64::from(side.plan.often.lazy) / 4;
         let index = side.conns.len();
         side.conns.push(conn);
         side.links.push(None);
         side.epochs.push(None);
         side.live.push(index);
-        side.names.insert(id, index);
+        side.names.insert((shard, id), index);
         Some(index)
     }
 
@@ -313,7 +355,7 @@ impl<'s, 'b> World<'s, 'b> {
             return;
         }
         let name = side.texts[text].name;
-        let mixed = side.rng.one_in(3);
+        let mixed = side.texts[text].shard == 0 && side.rng.one_in(3);
         let door = if mixed { self.lines[name].mixed() } else { self.lines[name] };
         let Some(index) = self.open(door, Owner::Text(text)) else { return };
         if mixed {
@@ -326,10 +368,12 @@ impl<'s, 'b> World<'s, 'b> {
     }
 
     fn time(&mut self) {
+        self.carry_all();
         self.tell_waits();
+        let next = self.next_wait();
         let side = &mut self.side;
         let tick = side.plan.tick_ms * 1_000_000;
-        let next = self.wait.map_or(0, |wait| wait.as_nanos().saturating_sub(side.now_ns));
+        let next = next.map_or(0, |wait| wait.as_nanos().saturating_sub(side.now_ns));
         side.now_ns += match side.rng.below(8) {
             0 => 1 + side.rng.below(1_000),
             1 => next.min(tick * 10),
@@ -339,12 +383,19 @@ impl<'s, 'b> World<'s, 'b> {
 
     pub(crate) fn check(&mut self) {
         if self.check_all || self.side.step.is_multiple_of(8) {
-            self.relay.check();
+            self.relays.iter().for_each(Relay::check);
         }
         let limits = self.side.plan.limits;
-        let (blocks, segments) = self.relay.memory_used();
-        assert!(blocks <= limits.blocks && segments <= limits.segments, "more than there is");
-        self.side.short |= blocks * 2 >= limits.blocks;
-        assert_eq!(self.relay.stats().events_dropped.value(), 0, "events were dropped");
+        for relay in &self.relays {
+            let (blocks, segments) = relay.memory_used();
+            assert!(blocks <= limits.blocks && segments <= limits.segments, "more than there is");
+            self.side.short |= blocks * 2 >= limits.blocks;
+            assert_eq!(relay.stats().events_dropped.value(), 0, "events were dropped");
+        }
+    }
+
+    /// When the first of the shards wants to be asked again.
+    pub(crate) fn next_wait(&self) -> Option<Instant> {
+        self.waits.iter().copied().flatten().min()
     }
 }

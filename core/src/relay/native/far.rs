@@ -40,13 +40,15 @@ impl<P: Pool> Relay<'_, P> {
             }
             return Err(NoRoom);
         }
+        let forgets = cfg!(wardline_mutant = "far_generation_forgotten");
+        let generation = if forgets { 1 } else { header.epoch };
         let frame = FrameHeader {
             kind: FrameKind::Publish,
             class: Class::Normal,
             flags: flags::LINE,
             topic: 0,
             ttl_ms: 0,
-            peer: handle(from, header.epoch, LINE_SLOT | header.author),
+            peer: handle(from, generation, LINE_SLOT | header.author),
             mid: 0,
             offset: 0,
             corr: 0,

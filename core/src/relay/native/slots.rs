@@ -138,12 +138,8 @@ impl HalfOpen {
 }
 
 impl Slot for HalfOpen {
-    fn free_next(&self) -> Ref {
-        self.next
-    }
-
-    fn set_free_next(&mut self, next: Ref) {
-        self.next = next;
+    fn free_next(&mut self) -> &mut Ref {
+        &mut self.next
     }
 }
 
@@ -196,12 +192,8 @@ impl Entry {
 }
 
 impl Slot for Entry {
-    fn free_next(&self) -> Ref {
-        self.next
-    }
-
-    fn set_free_next(&mut self, next: Ref) {
-        self.next = next;
+    fn free_next(&mut self) -> &mut Ref {
+        &mut self.next
     }
 }
 
