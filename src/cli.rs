@@ -80,6 +80,7 @@ the file is secret. A file that is there is never replaced.")]
   wardline pub main hello
   tail -f log | wardline pub logs              each line is a message
   wardline pub main --raw < picture.png        all of it is one
+  wardline pub main hello --sign --verdict     end to end; and how many it was queued for
 
 It succeeds only when the relay has said that it took the last message.
 Exit codes: 0 ok, 1 not all was taken, 2 usage, 3 key or known hosts, 5 connect or
@@ -90,6 +91,7 @@ authentication, 124 timed out.")]
   wardline sub main
   wardline sub main --from last:10 --json
   wardline sub main --count 1 --timeout 5s
+  wardline sub main --signed-only --presence
 
 After a loss it comes back and reads on where it was; what cannot be had is said on
 standard error, or as an object with --json. Exit codes are those of pub.")]
@@ -99,16 +101,19 @@ standard error, or as an object with --json. Exit codes are those of pub.")]
   wardline req d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a status
   wardline req 000000000100000b --timeout 1s < question
 
-Who answers is proved by its key to the relay, and the relay by its key to you.
+Who answers is proved by its key to the relay, and the relay by its key to you; with
+--sign and --signed-only, each of you to the other.
 Exit codes are those of pub.")]
     Req(ReqArgs),
     /// Answer requests by a command
     #[command(after_help = "Examples:
   wardline reply -- uptime
   wardline reply --jobs 1 -- sh -c 'tr a-z A-Z'
+  wardline reply --sign --signed-only -- ./answer.sh
 
 The command reads the request and writes the answer. WARDLINE_IDENTITY is who asks, and
-WARDLINE_SENDER its handle. A command that fails answers nothing.")]
+WARDLINE_SENDER its handle; WARDLINE_SIGNED is 1 where the request's own signature says so,
+and not the relay. A command that fails answers nothing.")]
     Reply(ReplyArgs),
     /// Print who reads a topic
     #[command(after_help = "Examples:

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use wardline_core::native::{Identity, SigningKey};
 
 use crate::client::Client;
+use crate::envelopes::Policy;
 use crate::error::ConnectError;
 use crate::known_hosts::KnownHosts;
 use crate::task;
@@ -31,6 +32,7 @@ pub struct Builder {
     server: Server,
     recv_max: u32,
     events_max: usize,
+    policy: Policy,
 }
 
 /// All that the task has to know.
@@ -45,6 +47,7 @@ pub(crate) struct Plan {
     pub(crate) known: Option<KnownHosts>,
     pub(crate) recv_max: u32,
     pub(crate) events_max: usize,
+    pub(crate) policy: Policy,
 }
 
 impl Builder {
@@ -57,6 +60,7 @@ impl Builder {
             // A frame of 64 KiB, the largest payload that a relay takes by default.
             recv_max: 65_536 + 48,
             events_max: 256,
+            policy: Policy::OPEN,
         }
     }
 
@@ -98,6 +102,17 @@ impl Builder {
         self
     }
 
+    /// What is signed, and what is demanded of others. Without it, [`Policy::OPEN`].
+    ///
+    /// A client remembers whom it has heard as long as it lives. A new one refuses what was signed
+    /// before it began, so that nothing can be said twice to a program that is started again; and
+    /// it needs a clock that is right: what was signed more than 300 s from now is refused.
+    #[must_use]
+    pub const fn envelopes(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// Connects. What goes wrong now is not tried again; what goes wrong later is. Needs a tokio
     /// runtime with I/O and timers, on which the client's task then runs.
     ///
@@ -119,6 +134,7 @@ impl Builder {
             }
         };
         let (recv_max, events_max) = (self.recv_max.max(1_024), self.events_max.max(1));
-        task::start(Plan { url, key, device, pin, known, recv_max, events_max }).await
+        let policy = self.policy;
+        task::start(Plan { url, key, device, pin, known, recv_max, events_max, policy }).await
     }
 }

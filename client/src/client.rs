@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
-use wardline_core::native::{FrameKind, Identity, SigningKey, is_topic_name};
+use wardline_core::native::envelope::ENVELOPE_BYTES;
+use wardline_core::native::{Code, FrameKind, Identity, SigningKey, flags, is_topic_name};
 
 use crate::builder::Builder;
 use crate::dialogue::{Answer, CREDIT_BYTES, Directs, Reply, Requests};
-use crate::error::{CloseError, ConnectError, Ended, Error};
-use crate::event::{From, Report, Reports, Subscription};
-use crate::task::{Command, Destination, Joined, Outgoing, Question};
+use crate::envelopes::Policy;
+use crate::error::{CloseError, ConnectError, Ended, Error, Refusal};
+use crate::event::{From, Reading, Report, Reports, Subscription};
+use crate::payload::{Payload, Recipient, Verdict, millis};
+use crate::task::{Command, Destination, Joined, Outgoing, Question, Waiter};
 
 /// Pieces of an answer that can wait to be read, whatever their size.
 const PIECES_MAX: usize = 1_024;
@@ -49,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) identity: Identity,
     pub(crate) device: u32,
     pub(crate) events_max: usize,
+    pub(crate) policy: Policy,
     pub(crate) reports: broadcast::Sender<Report>,
     status: Mutex<Status>,
 }
@@ -60,19 +64,22 @@ pub(crate) struct Status {
     pub(crate) handle: u64,
     pub(crate) max_payload: u32,
     pub(crate) connected: bool,
+    /// What was kept back because it is not to be trusted.
+    pub(crate) untrusted: u64,
     pub(crate) ended: Option<Ended>,
 }
 
 impl Shared {
     pub(crate) fn new(
-        identity: Identity,
-        device: u32,
+        (identity, device): (Identity, u32),
         events_max: usize,
+        policy: Policy,
         status: Status,
     ) -> Arc<Self> {
         // Reports that wait for who reads them slowly; more are counted as dropped.
         let reports = broadcast::Sender::new(256);
-        Arc::new(Self { identity, device, events_max, reports, status: Mutex::new(status) })
+        let status = Mutex::new(status);
+        Arc::new(Self { identity, device, events_max, policy, reports, status })
     }
 
     pub(crate) fn status(&self) -> MutexGuard<'_, Status> {
@@ -137,10 +144,22 @@ impl Client {
         self.inner.shared.status().handle
     }
 
-    /// The largest payload that the relay takes.
+    /// The largest payload that this client can send: what the relay takes, less the envelope
+    /// where it signs.
     #[must_use]
     pub fn max_payload(&self) -> usize {
-        usize::try_from(self.inner.shared.status().max_payload).unwrap_or(usize::MAX)
+        let max = usize::try_from(self.inner.shared.status().max_payload).unwrap_or(usize::MAX);
+        max.saturating_sub(if self.signs() { ENVELOPE_BYTES } else { 0 })
+    }
+
+    pub(crate) fn signs(&self) -> bool {
+        self.inner.shared.policy.signs
+    }
+
+    /// How many messages, requests and answers were kept back because they are not to be trusted.
+    #[must_use]
+    pub fn untrusted(&self) -> u64 {
+        self.inner.shared.status().untrusted
     }
 
     /// Whether there is a connection now.
@@ -176,7 +195,7 @@ impl Client {
     ///
     /// # Errors
     /// It is too large, or the client is over.
-    pub async fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>) -> Result<(), Error> {
+    pub async fn publish(&self, topic: &str, payload: impl Into<Payload>) -> Result<(), Error> {
         let to = Destination::Topic(name(topic)?);
         self.queue(Outgoing::new(to, payload.into())).await
     }
@@ -189,10 +208,28 @@ impl Client {
     pub async fn publish_taken(
         &self,
         topic: &str,
-        payload: impl Into<Vec<u8>>,
+        payload: impl Into<Payload>,
     ) -> Result<(), Error> {
         let to = Destination::Topic(name(topic)?);
         self.queue_taken(Outgoing::new(to, payload.into())).await
+    }
+
+    /// Publishes, and waits until the relay has taken it and says for how many readers it queued
+    /// it. None: it was taken, and the connection was lost before the relay said more.
+    ///
+    /// # Errors
+    /// As [`Client::publish_taken`].
+    pub async fn publish_verdict(
+        &self,
+        topic: &str,
+        payload: impl Into<Payload>,
+    ) -> Result<Option<Verdict>, Error> {
+        let mut frame = Outgoing::new(Destination::Topic(name(topic)?), payload.into());
+        frame.flags |= flags::VERDICT;
+        let (verdict, answer) = oneshot::channel();
+        frame.taken = Some(Waiter::Verdict(verdict));
+        self.queue(frame).await?;
+        answer.await.map_err(|_| self.ended_error())?
     }
 
     /// Reads a topic. `echo`: this client's own messages, too. Where the connection is lost, the
@@ -207,10 +244,22 @@ impl Client {
         from: From,
         echo: bool,
     ) -> Result<Subscription, Error> {
+        self.subscribe_with(topic, Reading { echo, ..Reading::new(from) }).await
+    }
+
+    /// Reads a topic as [`Reading`] says.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`]; to be told who reads it, this client must be allowed to know.
+    pub async fn subscribe_with(
+        &self,
+        topic: &str,
+        reading: Reading,
+    ) -> Result<Subscription, Error> {
         let topic = name(topic)?;
         let (sender, events) = mpsc::channel(self.inner.shared.events_max);
         let begin =
-            |done| Command::Subscribe { topic: topic.clone(), from, echo, events: sender, done };
+            |done| Command::Subscribe { topic: topic.clone(), reading, events: sender, done };
         let Joined { id, epoch, next, oldest } = self.ask(begin).await??;
         Ok(Subscription { client: self.clone(), topic, id, epoch, next, oldest, events })
     }
@@ -221,14 +270,19 @@ impl Client {
     /// The relay's no, or the client is over.
     pub async fn resolve(&self, identity: Identity) -> Result<Vec<Peer>, Error> {
         let question = Question::Resolve(identity);
-        let page = self.ask(|done| Command::Ask { question, done }).await??;
+        let mut page = self.ask(|done| Command::Ask { question, done }).await??;
+        // Whoever runs the relay shall not have us talk to somebody else.
+        page.peers.retain(|peer| peer.identity == Some(identity));
         Ok(page.peers)
     }
 
-    /// Who reads a topic.
+    /// Who reads a topic. The relay is asked by the topic's number, which it gives only to who
+    /// reads the topic, or may publish to it: so this client needs, beside the right to know
+    /// (`who`), one of these (PROTOCOL.md 2.5.2). Where it reads the topic already, nothing else
+    /// is asked for.
     ///
     /// # Errors
-    /// The relay's no, or the client is over.
+    /// [`Error::NotOpened`] where the relay gives no number, its no, or the client is over.
     pub async fn who(&self, topic: &str) -> Result<Vec<Peer>, Error> {
         let topic = name(topic)?;
         let mut peers = Vec::new();
@@ -253,35 +307,45 @@ impl Client {
         let question = Question::Identify(handle);
         match self.ask(|done| Command::Ask { question, done }).await? {
             Ok(page) => Ok(page.peers.first().copied()),
-            Err(error) if error.code() == Some(wardline_core::native::Code::NoRoute) => Ok(None),
+            Err(error) if error.code() == Some(Code::NoRoute) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Sends a message to one peer: queued here, and sent.
+    /// Sends a message to one peer, a handle or a [`Peer`]: queued here, and sent.
     ///
     /// # Errors
-    /// It is too large, or the client is over.
-    pub async fn direct(&self, to: u64, payload: impl Into<Vec<u8>>) -> Result<(), Error> {
-        self.queue(Outgoing::new(Destination::direct(to), payload.into())).await
+    /// It is too large, or the client is over. Where this client signs and is given a handle alone:
+    /// it is nobody's.
+    pub async fn direct(
+        &self,
+        to: impl Into<Recipient>,
+        payload: impl Into<Payload>,
+    ) -> Result<(), Error> {
+        self.queue(self.to_peer(to.into(), FrameKind::Direct, payload.into()).await?).await
     }
 
     /// Sends a message to one peer, and waits until the relay has queued it for that peer.
     ///
     /// # Errors
     /// As [`Client::publish_taken`]; [`Error::SessionGone`] where the handle is void.
-    pub async fn direct_taken(&self, to: u64, payload: impl Into<Vec<u8>>) -> Result<(), Error> {
-        self.queue_taken(Outgoing::new(Destination::direct(to), payload.into())).await
+    pub async fn direct_taken(
+        &self,
+        to: impl Into<Recipient>,
+        payload: impl Into<Payload>,
+    ) -> Result<(), Error> {
+        self.queue_taken(self.to_peer(to.into(), FrameKind::Direct, payload.into()).await?).await
     }
 
-    /// Asks a peer, and waits for its answer, at most until `deadline` is over.
+    /// Asks a peer, a handle or a [`Peer`], and waits for its answer, at most until `deadline` is
+    /// over. A signed answer is taken only from the identity that was asked, where that is known.
     ///
     /// # Errors
-    /// The relay's no, [`Error::Deadline`], or as [`Client::publish_taken`].
+    /// The relay's no, [`Error::Deadline`], [`Error::Untrusted`], or as [`Client::publish_taken`].
     pub async fn request(
         &self,
-        to: u64,
-        payload: impl Into<Vec<u8>>,
+        to: impl Into<Recipient>,
+        payload: impl Into<Payload>,
         deadline: Duration,
     ) -> Result<Reply, Error> {
         self.request_stream(to, payload, deadline).await?.whole().await
@@ -293,23 +357,27 @@ impl Client {
     /// As [`Client::request`].
     pub async fn request_stream(
         &self,
-        to: u64,
-        payload: impl Into<Vec<u8>>,
+        to: impl Into<Recipient>,
+        payload: impl Into<Payload>,
         deadline: Duration,
     ) -> Result<Answer, Error> {
         let ends = Instant::now() + deadline;
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
         let (number, sent) = oneshot::channel();
-        let to_peer = Destination::Peer { handle: to, kind: FrameKind::Request, corr: 0 };
-        let mut frame = Outgoing::new(to_peer, payload.into());
-        frame.ttl_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX).max(1);
+        let to = to.into();
+        let asking = self.to_peer(to, FrameKind::Request, payload.into());
+        let mut frame = timeout_at(ends, asking).await.map_err(|_| Error::Deadline)??;
+        if frame.ttl_ms == 0 {
+            frame.ttl_ms = millis(deadline);
+        }
         frame.answer = Some((number, sender));
         timeout_at(ends, self.queue(frame)).await.map_err(|_| Error::Deadline)??;
         let mid = timeout_at(ends, sent).await.map_err(|_| Error::Deadline)?;
         let mid = mid.map_err(|_| self.ended_error())??;
         let client = self.clone();
-        self.command(Command::Credit { peer: to, corr: mid, bytes: CREDIT_BYTES }).await?;
-        Ok(Answer { client, peer: to, mid, pieces, deadline: ends, owed: 0, over: false })
+        let (peer, signed) = (to.handle, None);
+        self.command(Command::Credit { peer, corr: mid, bytes: CREDIT_BYTES }).await?;
+        Ok(Answer { client, peer, mid, pieces, deadline: ends, owed: 0, signed, over: false })
     }
 
     /// The requests to this client, from now on; who took them before gets no more. Without it
@@ -384,8 +452,31 @@ impl Client {
         answer.await.map_err(|_| self.ended_error())
     }
 
+    /// A message to one peer, and, where it is signed, for whom.
+    async fn to_peer(
+        &self,
+        to: Recipient,
+        kind: FrameKind,
+        payload: Payload,
+    ) -> Result<Outgoing, Error> {
+        let mut frame = Outgoing::to_peer(to.handle, kind, 0, payload);
+        frame.audience = match to.who {
+            None if self.signs() && !frame.is_enveloped() => Some(self.owner(to.handle).await?),
+            who => who,
+        };
+        Ok(frame)
+    }
+
+    /// Whose a handle is, by the relay's word.
+    pub(crate) async fn owner(&self, handle: u64) -> Result<(Identity, u32), Error> {
+        let peer = self.identify(handle).await?;
+        let who = peer.and_then(|peer| Some((peer.identity?, peer.device)));
+        who.ok_or(Error::Refused(Refusal::new(Code::NoRoute.wire(), 0)))
+    }
+
     pub(crate) async fn queue(&self, frame: Outgoing) -> Result<(), Error> {
-        let (bytes, max) = (frame.payload.len(), self.max_payload());
+        let own = if frame.is_enveloped() && self.signs() { ENVELOPE_BYTES } else { 0 };
+        let (bytes, max) = (frame.payload.len(), self.max_payload().saturating_add(own));
         if bytes > max {
             return Err(Error::TooLarge { bytes, max });
         }
@@ -394,7 +485,7 @@ impl Client {
 
     async fn queue_taken(&self, mut frame: Outgoing) -> Result<(), Error> {
         let (taken, answer) = oneshot::channel();
-        frame.taken = Some(taken);
+        frame.taken = Some(Waiter::Taken(taken));
         self.queue(frame).await?;
         answer.await.map_err(|_| self.ended_error())?
     }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
-use wardline_core::native::{FrameKind, flags};
+use wardline_core::native::{FrameKind, Identity, flags};
 
 use crate::client::Client;
+use crate::envelopes::Signed;
 use crate::error::Error;
-use crate::task::{Command, Destination, Outgoing};
+use crate::payload::Payload;
+use crate::task::{Command, Outgoing, Waiter};
 
 /// How much of an answer may be under way: what a peer may send before it is told that it was
 /// read. Half of what a relay queues for one client.
@@ -36,6 +38,8 @@ pub struct Direct {
     pub mid: u64,
     /// The frame's flags.
     pub flags: u16,
+    /// Who signed it, verified here. None: it came without an envelope, or none is opened.
+    pub signed: Option<Signed>,
     /// What it says.
     pub payload: Vec<u8>,
 }
@@ -60,6 +64,8 @@ impl Directs {
 pub struct Reply {
     /// The handle of who answered.
     pub sender: u64,
+    /// Who signed it, verified here; of an answer in pieces, all of them.
+    pub signed: Option<Signed>,
     /// The answer; of one that came in pieces, all of them.
     pub payload: Vec<u8>,
 }
@@ -74,6 +80,8 @@ pub struct Answer {
     pub(crate) deadline: Instant,
     /// Bytes that were read and not yet given back to the peer.
     pub(crate) owed: u32,
+    /// Who signed the last piece that was read.
+    pub(crate) signed: Option<Signed>,
     pub(crate) over: bool,
 }
 
@@ -81,6 +89,7 @@ pub struct Answer {
 #[derive(Debug)]
 pub(crate) struct Piece {
     pub(crate) payload: Vec<u8>,
+    pub(crate) signed: Option<Signed>,
     pub(crate) last: bool,
 }
 
@@ -89,6 +98,13 @@ impl Answer {
     #[must_use]
     pub const fn peer(&self) -> u64 {
         self.peer
+    }
+
+    /// Who signed the pieces that were read, verified here: the same device all of them. None:
+    /// none was read yet, or they came without envelopes.
+    #[must_use]
+    pub const fn signed(&self) -> Option<Signed> {
+        self.signed
     }
 
     /// The next piece. None: that was all.
@@ -115,6 +131,7 @@ impl Answer {
             }
         };
         self.over = piece.last;
+        self.signed = piece.signed;
         if !piece.last {
             let bytes = u32::try_from(piece.payload.len()).unwrap_or(u32::MAX);
             self.owed = self.owed.saturating_add(bytes);
@@ -141,7 +158,7 @@ impl Answer {
                 payload.extend_from_slice(&piece);
             }
         }
-        Ok(Reply { sender: self.peer, payload })
+        Ok(Reply { sender: self.peer, signed: self.signed, payload })
     }
 }
 
@@ -204,6 +221,7 @@ pub struct Request {
     pub(crate) mid: u64,
     pub(crate) flags: u16,
     pub(crate) ttl_ms: u32,
+    pub(crate) signed: Option<Signed>,
     pub(crate) payload: Vec<u8>,
     pub(crate) credit: Arc<Credit>,
 }
@@ -227,6 +245,12 @@ impl Request {
         self.flags
     }
 
+    /// Who signed it, verified here. None: it came without an envelope, or none is opened.
+    #[must_use]
+    pub const fn signed(&self) -> Option<Signed> {
+        self.signed
+    }
+
     /// How long the asker waits, from when it asked. None: it did not say.
     #[must_use]
     pub const fn patience(&self) -> Option<Duration> {
@@ -246,19 +270,35 @@ impl Request {
     ///
     /// # Errors
     /// It is too large, or the client is over.
-    pub async fn reply(self, payload: impl Into<Vec<u8>>) -> Result<(), Error> {
-        self.client.queue(self.answer(FrameKind::Reply, 0, payload.into())).await
+    pub async fn reply(self, payload: impl Into<Payload>) -> Result<(), Error> {
+        let asker = self.asker().await?;
+        self.client.queue(self.answer(FrameKind::Reply, payload.into(), asker)).await
     }
 
     /// Answers in pieces, as fast as the asker reads them.
     #[must_use]
     pub const fn stream(self) -> Pieces {
-        Pieces { request: self, under_way: VecDeque::new(), failed: None }
+        Pieces { request: self, asker: None, under_way: VecDeque::new(), failed: None }
     }
 
-    fn answer(&self, kind: FrameKind, flags: u16, payload: Vec<u8>) -> Outgoing {
-        let to = Destination::Peer { handle: self.sender, kind, corr: self.mid };
-        Outgoing { to, flags, ttl_ms: 0, payload, taken: None, answer: None }
+    /// For whom the answer is signed: for who signed the request, or else for whom the relay says
+    /// that it is from.
+    async fn asker(&self) -> Result<Option<(Identity, u32)>, Error> {
+        match self.signed {
+            _ if !self.client.signs() => Ok(None),
+            Some(signed) => Ok(Some((signed.sender, signed.device))),
+            None => self.client.owner(self.sender).await.map(Some),
+        }
+    }
+
+    fn answer(
+        &self,
+        kind: FrameKind,
+        payload: Payload,
+        audience: Option<(Identity, u32)>,
+    ) -> Outgoing {
+        let frame = Outgoing::to_peer(self.sender, kind, self.mid, payload);
+        Outgoing { audience, ..frame }
     }
 }
 
@@ -268,6 +308,8 @@ impl Request {
 #[derive(Debug)]
 pub struct Pieces {
     request: Request,
+    /// For whom it is signed, once that is known.
+    asker: Option<(Identity, u32)>,
     under_way: VecDeque<oneshot::Receiver<Result<(), Error>>>,
     /// A piece was not taken: there is a hole, and nothing may follow.
     failed: Option<Error>,
@@ -301,9 +343,13 @@ impl Pieces {
         let patience = self.request.patience().unwrap_or(PATIENCE);
         let credit = self.request.credit.take(piece.len() as u64);
         timeout(patience, credit).await.map_err(|_| Error::Deadline)?;
+        if self.asker.is_none() {
+            self.asker = self.request.asker().await?;
+        }
         let (taken, answer) = oneshot::channel();
-        let mut frame = self.request.answer(FrameKind::Stream, flags, piece.to_vec());
-        frame.taken = Some(taken);
+        let payload = Payload { flags, ..Payload::new(piece) };
+        let mut frame = self.request.answer(FrameKind::Stream, payload, self.asker);
+        frame.taken = Some(Waiter::Taken(taken));
         self.under_way.push_back(answer);
         self.request.client.queue(frame).await
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wardline_core::native::envelope::EnvelopeFault;
 use wardline_core::native::{Code, Identity, to_digits};
 
 use crate::known_hosts::KnownHostsError;
@@ -73,6 +74,11 @@ pub enum Error {
     NotRead,
     /// The peer sent more of a stream than it was allowed.
     Credit,
+    /// An answer is not signed as it has to be: [`Policy`](crate::Policy).
+    Untrusted(EnvelopeFault),
+    /// A topic is asked about by its number, and the relay gives that only to who may publish
+    /// there, or reads it: this client may not publish there, and reads it not.
+    NotOpened(Refusal),
     /// The client is over.
     Ended(Ended),
 }
@@ -82,7 +88,9 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<Code> {
         match self {
-            Self::Refused(refusal) | Self::Ended(Ended::Close(refusal)) => refusal.code(),
+            Self::Refused(refusal)
+            | Self::NotOpened(refusal)
+            | Self::Ended(Ended::Close(refusal)) => refusal.code(),
             _ => None,
         }
     }
@@ -108,6 +116,14 @@ impl fmt::Display for Error {
                 "a subscription of this client is full and not read, so no answer can come",
             ),
             Self::Credit => f.write_str("the peer sent more of a stream than it was allowed"),
+            Self::Untrusted(fault) => {
+                write!(f, "it is not to be trusted: {}", fault.sentence())
+            }
+            Self::NotOpened(refusal) => write!(
+                f,
+                "a topic is asked about by its number, which only who reads it or may publish to it \
+                 is given: {refusal}"
+            ),
             Self::Ended(ended) => ended.fmt(f),
         }
     }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
+use wardline_core::native::envelope::EnvelopeFault;
 use wardline_core::native::{GapReason, Start, flags};
 
 use crate::client::Client;
+use crate::envelopes::Signed;
 use crate::error::{ConnectError, Ended, Refusal};
 use crate::task::Command;
 
@@ -36,6 +38,35 @@ impl From {
     }
 }
 
+/// How a topic is read: [`Client::subscribe_with`](crate::Client::subscribe_with).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    pub(crate) from: From,
+    pub(crate) echo: bool,
+    pub(crate) presence: bool,
+}
+
+impl Reading {
+    /// From there on, without this client's own messages.
+    #[must_use]
+    pub const fn new(from: From) -> Self {
+        Self { from, echo: false, presence: false }
+    }
+
+    /// This client's own messages come, too.
+    #[must_use]
+    pub const fn echo(self) -> Self {
+        Self { echo: true, ..self }
+    }
+
+    /// Who begins and ceases to read the topic is told: [`Event::Joined`] and [`Event::Left`].
+    /// Needs the right to know who reads it (`who`).
+    #[must_use]
+    pub const fn presence(self) -> Self {
+        Self { presence: true, ..self }
+    }
+}
+
 /// A message of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -49,7 +80,14 @@ pub struct Message {
     pub mid: u64,
     /// The frame's flags, as PROTOCOL.md 2.4.1 has them.
     pub flags: u16,
-    /// What it says.
+    /// Who signed it, verified here. None: it came without an envelope, or the client's policy is
+    /// to open none.
+    pub signed: Option<Signed>,
+    /// It was said before the subscription began, and `From` brought it; or it is signed, and came
+    /// too late to say that it is new. It may be shown, and is not to be acted upon: nothing says
+    /// that it was not had before.
+    pub history: bool,
+    /// What it says, without the envelope where that was opened.
     pub payload: Vec<u8>,
 }
 
@@ -60,7 +98,8 @@ impl Message {
         self.flags & flags::LINE != 0
     }
 
-    /// Whether the payload begins with an envelope.
+    /// Whether it came in an envelope: one that was opened, or, where the client's policy is to
+    /// open none, that the payload begins with.
     #[must_use]
     pub const fn has_envelope(&self) -> bool {
         self.flags & flags::ENVELOPE != 0
@@ -81,7 +120,22 @@ pub enum Event {
         /// Why.
         reason: GapReason,
     },
+    /// A message that is not to be trusted, and is kept back: [`Policy`](crate::Policy).
+    Untrusted {
+        /// Its number in the topic's life.
+        offset: u64,
+        /// The handle that the relay says it is from.
+        sender: u64,
+        /// Why.
+        fault: EnvelopeFault,
+    },
+    /// Somebody reads the topic from now on; whose handle that is, [`Client::identify`] says. Only
+    /// with [`Reading::presence`].
+    Joined(u64),
+    /// The owner of that handle reads it no longer.
+    Left(u64),
     /// The connection was lost, and the session goes on. The topic is read on where it was left.
+    /// Who came and went meanwhile is not told: [`Client::who`] says who is there.
     Resumed,
     /// The connection was lost, and there is a new session. The topic is read on where it was
     /// left; handles that were known are void.
@@ -208,6 +262,16 @@ pub enum Report {
         from: u64,
         /// The first that was not lost.
         to: u64,
+    },
+    /// A message, request or answer to this client came that is not to be trusted, and was kept
+    /// back.
+    Untrusted {
+        /// The handle that the relay says it is from.
+        sender: u64,
+        /// The sender's number for it.
+        mid: u64,
+        /// Why.
+        fault: EnvelopeFault,
     },
     /// A message or request to this client came, and nobody here takes such.
     Unwanted {

@@ -12,6 +12,8 @@
 //!     match event {
 //!         Event::Message(message) => println!("{}: {:?}", message.offset, message.payload),
 //!         Event::Gap { from, to, reason } => println!("{from}..{to} are missing: {reason:?}"),
+//!         Event::Untrusted { fault, .. } => println!("not to be trusted: {}", fault.sentence()),
+//!         Event::Joined(_) | Event::Left(_) => {}
 //!         Event::Resumed | Event::Reconnected | Event::Lost(_) => {}
 //!     }
 //! }
@@ -30,6 +32,17 @@
 //! - Nothing grows without a bound: at most 1,024 messages wait to be known as taken, and calls
 //!   wait where there is no room.
 //!
+//! # Envelopes
+//!
+//! The relay says who speaks, and is believed. Who does not want to believe it signs, end to end
+//! ([`Builder::envelopes`]): then [`Message::signed`] says who it was, verified here, and a message
+//! that was changed, was said before, or was for somebody else is kept back and told
+//! ([`Event::Untrusted`], [`Report::Untrusted`], [`Error::Untrusted`], [`Client::untrusted`]).
+//!
+//! What is not promised: that nothing is kept back by the relay. Of an answer in pieces each piece
+//! is verified, and none can be had twice or in another order; that one in between is missing, or
+//! the last ones, is not seen where the relay itself takes them out.
+//!
 //! # Back pressure
 //!
 //! One task owns the socket. It hands each message to its [`Subscription`], [`Requests`] or
@@ -45,21 +58,26 @@
 mod builder;
 mod client;
 mod dialogue;
+mod envelopes;
 mod error;
 mod event;
 mod files;
 pub mod keys;
 mod known_hosts;
+mod payload;
 mod task;
 mod url;
 
 pub use builder::{Builder, Server};
 pub use client::{Client, Peer};
 pub use dialogue::{Answer, Direct, Directs, Pieces, Reply, Request, Requests};
+pub use envelopes::{Policy, Signed};
 pub use error::{CloseError, ConnectError, Ended, Error, Handshake, Refusal, UrlError};
-pub use event::{Event, From, LostWhy, Message, Report, Reports, Subscription};
+pub use event::{Event, From, LostWhy, Message, Reading, Report, Reports, Subscription};
 pub use known_hosts::{KnownHosts, KnownHostsError};
+pub use payload::{Payload, Recipient, Verdict};
 pub use url::Url;
+pub use wardline_core::native::envelope::EnvelopeFault;
 pub use wardline_core::native::{
-    Code, GapReason, Identity, IdentityFault, SigningKey, is_topic_name,
+    Class, Code, GapReason, Identity, IdentityFault, SigningKey, is_topic_name,
 };

@@ -51,6 +51,12 @@ pub(crate) struct PubArgs {
     /// Say the message so often
     #[arg(long, value_name = "N", requires = "message", value_parser = some())]
     pub(crate) count: Option<u64>,
+    /// Say of each message for how many readers it was queued, before the next one goes out
+    #[arg(long)]
+    pub(crate) verdict: bool,
+    /// Sign what you say, end to end: readers need not believe the relay who said it
+    #[arg(long)]
+    pub(crate) sign: bool,
     /// Give up after so long, such as 5s
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub(crate) timeout: Option<Duration>,
@@ -69,6 +75,12 @@ pub(crate) struct SubArgs {
     /// Payloads as they are, with nothing between them
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
+    /// Say who comes and goes, too, by their handles, as `who` shows them
+    #[arg(long)]
+    pub(crate) presence: bool,
+    /// Keep back what is not signed, and say so: nothing is believed on the relay's word
+    #[arg(long)]
+    pub(crate) signed_only: bool,
     /// End after so many messages
     #[arg(long, value_name = "N", value_parser = some())]
     pub(crate) count: Option<u64>,
@@ -89,6 +101,12 @@ pub(crate) struct ReqArgs {
     /// The answer as it is, with nothing behind it
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
+    /// Sign what you ask, end to end: who answers need not believe the relay who asks
+    #[arg(long)]
+    pub(crate) sign: bool,
+    /// Take no answer but one that is signed by who was asked
+    #[arg(long)]
+    pub(crate) signed_only: bool,
     /// How long to wait for all of the answer
     #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = span)]
     pub(crate) timeout: Duration,
@@ -101,6 +119,12 @@ pub(crate) struct ReplyArgs {
     /// Commands that run at once; more requests wait, and more than 256 are not answered
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole::<u16>(1, 256))]
     pub(crate) jobs: u16,
+    /// Sign the answers, end to end: who asks need not believe the relay who answers
+    #[arg(long)]
+    pub(crate) sign: bool,
+    /// Answer no request but those that are signed
+    #[arg(long)]
+    pub(crate) signed_only: bool,
     /// End after so many requests
     #[arg(long, value_name = "N", value_parser = some())]
     pub(crate) count: Option<u64>,

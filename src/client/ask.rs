@@ -4,13 +4,13 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use serde_json::json;
-use wardline_client::{Client, Code, Error, Identity, Peer};
+use wardline_client::{Client, Code, Error, Identity, Peer, Recipient};
 
 use super::args::{Asked, ReqArgs, RttArgs, WhoArgs};
-use super::connect::connect;
+use super::connect::{connect, connect_trusting};
 use super::publish::read_whole;
 use super::reports::Listening;
-use super::show::{Out, Read, Shape, handle, peer_json, with_payload};
+use super::show::{Out, Read, Shape, handle, peer_json, signed_json, with_payload};
 use super::{leave, run, within, words};
 use crate::exit::Failure;
 
@@ -28,7 +28,7 @@ pub(crate) fn req(args: &ReqArgs) -> Result<(), Failure> {
         _ => read_whole(MESSAGE_BYTES_MAX).map_err(Failure::Runtime)?,
     };
     let work = async {
-        let client = connect(&args.common).await?;
+        let client = connect_trusting(&args.common, args.sign, args.signed_only).await?;
         let _listening = Listening::to(&client);
         let asked = ask(args, message, &client).await;
         leave(client).await;
@@ -45,7 +45,7 @@ async fn ask(args: &ReqArgs, message: Vec<u8>, client: &Client) -> Result<(), Fa
         _ => words::failed(error, "ask", "request", &who),
     };
     let to = match args.to {
-        Asked::Handle(handle) => handle,
+        Asked::Handle(handle) => Recipient::from(handle),
         Asked::Identity(identity) => {
             let peers = client.resolve(identity).await.map_err(|error| failed(&error))?;
             a_session(&identity, &peers)?
@@ -55,7 +55,9 @@ async fn ask(args: &ReqArgs, message: Vec<u8>, client: &Client) -> Result<(), Fa
     if out.shape() == Shape::Json {
         let reply = client.request(to, message, args.timeout).await;
         let reply = reply.map_err(|error| failed(&error))?;
-        let object = with_payload(json!({ "sender": handle(reply.sender) }), &reply.payload);
+        let signed = reply.signed.as_ref().map(signed_json);
+        let object = json!({ "sender": handle(reply.sender), "signed": signed });
+        let object = with_payload(object, &reply.payload);
         let _ = out.json(&object)?;
         return Ok(());
     }
@@ -76,14 +78,14 @@ async fn ask(args: &ReqArgs, message: Vec<u8>, client: &Client) -> Result<(), Fa
 }
 
 /// One of the sessions of an identity: of several, the first that the relay names.
-fn a_session(identity: &Identity, peers: &[Peer]) -> Result<u64, Failure> {
+fn a_session(identity: &Identity, peers: &[Peer]) -> Result<Recipient, Failure> {
     match peers {
         [] => Err(Failure::Runtime(format!("ed25519:{identity} is not connected"))),
-        [only] => Ok(only.handle),
+        [only] => Ok(only.into()),
         [one, others @ ..] => {
             let (handle, others) = (handle(one.handle), others.len());
             eprintln!("wardline: ed25519:{identity} has {others} more sessions; asking {handle}");
-            Ok(one.handle)
+            Ok(one.into())
         }
     }
 }
@@ -94,7 +96,12 @@ pub(crate) fn who(args: &WhoArgs) -> Result<(), Failure> {
         let client = connect(&args.common).await?;
         let (topic, who) = (&args.topic, client.identity());
         let peers = client.who(topic).await.map_err(|error| {
-            words::failed(&error, &format!("see who reads {topic}"), &format!("who={topic}"), &who)
+            // Its number is given to who may publish there; this command does not read it.
+            let right = match error {
+                Error::NotOpened(_) => format!("who={topic} publish={topic}"),
+                _ => format!("who={topic}"),
+            };
+            words::failed(&error, &format!("see who reads {topic}"), &right, &who)
         });
         leave(client).await;
         let peers = peers?;
@@ -210,7 +217,7 @@ mod tests {
         );
         assert_eq!(table(&peers), expected);
         assert_eq!(table(&[]), "0 readers\n");
-        assert_eq!(a_session(&identity, &peers).unwrap(), 0xA);
+        assert_eq!(a_session(&identity, &peers).unwrap(), Recipient::from(peers[0]));
         assert_eq!(a_session(&identity, &[]).unwrap_err().code(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use wardline_client::keys::{self, KeyFileError};
-use wardline_client::{Client, Server, SigningKey};
+use wardline_client::{Client, Policy, Server, SigningKey};
 use wardline_host::clock;
 use wardline_host::state::{CLIENT_KEY, state_directory};
 
@@ -16,11 +16,26 @@ const KNOWN_HOSTS: &str = "known_hosts";
 
 /// Connects as the flags say.
 pub(crate) async fn connect(common: &Common) -> Result<Client, Failure> {
-    connect_as(common, key(common)?).await
+    connect_with(common, key(common)?, Policy::OPEN).await
+}
+
+/// Connects; what is said is signed, or what is not signed is kept back.
+pub(crate) async fn connect_trusting(
+    common: &Common,
+    sign: bool,
+    signed_only: bool,
+) -> Result<Client, Failure> {
+    let policy = if sign { Policy::OPEN.sign() } else { Policy::OPEN };
+    let policy = if signed_only { policy.demand() } else { policy };
+    connect_with(common, key(common)?, policy).await
 }
 
 /// Connects with another key than that of the flags.
 pub(crate) async fn connect_as(common: &Common, key: SigningKey) -> Result<Client, Failure> {
+    connect_with(common, key, Policy::OPEN).await
+}
+
+async fn connect_with(common: &Common, key: SigningKey, policy: Policy) -> Result<Client, Failure> {
     let server = server(common)?;
     let identity = key.identity();
     let url = common.server.to_string();
@@ -29,7 +44,7 @@ pub(crate) async fn connect_as(common: &Common, key: SigningKey) -> Result<Clien
         Server::Pin(_) | Server::FirstUse => None,
     };
     let is_new = known.as_deref().is_some_and(|path| !knows(path, &common.server.address()));
-    let connected = Client::builder(&url).key(key).server(server).connect().await;
+    let connected = Client::builder(&url).key(key).server(server).envelopes(policy).connect().await;
     let client = connected
         .map_err(|error| words::not_connected(&error, &url, &identity, known.as_deref()))?;
     if let (true, Some(path)) = (is_new, known) {

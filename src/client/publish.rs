@@ -4,10 +4,10 @@ use std::io::{self, BufRead, Read};
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use wardline_client::{Client, CloseError, Error};
+use wardline_client::{Client, CloseError, Error, Verdict};
 
 use super::args::PubArgs;
-use super::connect::connect;
+use super::connect::connect_trusting;
 use super::reports::{Listening, Tally};
 use super::show::{Out, Shape};
 use super::{run, within, words};
@@ -22,14 +22,15 @@ pub(crate) fn publish(args: &PubArgs) -> Result<(), Failure> {
 }
 
 async fn work(args: &PubArgs) -> Result<(), Failure> {
-    let client = connect(&args.common).await?;
+    let client = connect_trusting(&args.common, args.sign, false).await?;
     let listening = Listening::to(&client);
     let (topic, who) = (&args.topic, client.identity());
     let failed = |error: &Error| {
         words::failed(error, &format!("publish to {topic}"), &format!("publish={topic}"), &who)
     };
     client.open(topic).await.map_err(|error| failed(&error))?;
-    let said = say(args, &client).await;
+    let out = Out::new(Shape::of(false, args.common.json));
+    let said = say(args, &client, &out).await;
     let closed = client.close().await;
     let tally = listening.tally().await;
     // What was said before something went wrong was sent nonetheless, and counts.
@@ -37,12 +38,13 @@ async fn work(args: &PubArgs) -> Result<(), Failure> {
         Ok(count) => count,
         Err(Said::Relay(error)) => return Err(failed(&error)),
         Err(Said::Input(what)) => return Err(Failure::Runtime(what)),
+        Err(Said::Output(failure)) => return Err(failure),
     };
     if let Some(what) = not_taken(count, &tally, closed.err()) {
         return Err(Failure::Runtime(format!("cannot publish to {topic}: {what}")));
     }
     if args.common.json {
-        let _ = Out::new(Shape::Json).json(&json!({ "topic": topic, "taken": count }))?;
+        let _ = out.json(&json!({ "topic": topic, "taken": count }))?;
     }
     Ok(())
 }
@@ -52,12 +54,18 @@ async fn work(args: &PubArgs) -> Result<(), Failure> {
 enum Said {
     Relay(Error),
     Input(String),
+    Output(Failure),
 }
 
 /// Says everything; gives how many messages that were.
-async fn say(args: &PubArgs, client: &Client) -> Result<u64, Said> {
-    let say =
-        async |payload: Vec<u8>| client.publish(&args.topic, payload).await.map_err(Said::Relay);
+async fn say(args: &PubArgs, client: &Client, out: &Out) -> Result<u64, Said> {
+    let say = async |payload: Vec<u8>| {
+        if !args.verdict {
+            return client.publish(&args.topic, payload).await.map_err(Said::Relay);
+        }
+        let verdict = client.publish_verdict(&args.topic, payload).await.map_err(Said::Relay)?;
+        judged(out, &args.topic, verdict).map_err(Said::Output)
+    };
     let max = client.max_payload();
     match args.message.as_deref() {
         Some(message) if message != "-" => {
@@ -86,6 +94,24 @@ async fn say(args: &PubArgs, client: &Client) -> Result<u64, Said> {
             Ok(count)
         }
     }
+}
+
+/// Shows what the relay made of a message. Who no longer reads that is no reason to say less.
+fn judged(out: &Out, topic: &str, verdict: Option<Verdict>) -> Result<(), Failure> {
+    let _ = match (out.shape(), verdict) {
+        (Shape::Json, verdict) => {
+            let (offset, readers) = (verdict.map(|it| it.offset), verdict.map(|it| it.readers));
+            out.json(&json!({ "topic": topic, "offset": offset, "readers": readers }))?
+        }
+        (_, Some(Verdict { offset, readers: 1 })) => {
+            out.words(&format!("message {offset}: 1 reader\n"))?
+        }
+        (_, Some(Verdict { offset, readers })) => {
+            out.words(&format!("message {offset}: {readers} readers\n"))?
+        }
+        (_, None) => out.words("taken; the connection was lost before more could be said\n")?,
+    };
+    Ok(())
 }
 
 /// All of standard input, at most so much.

@@ -11,10 +11,10 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
-use wardline_client::{Client, Peer, Request};
+use wardline_client::{Client, Identity, Peer, Request};
 
 use super::args::ReplyArgs;
-use super::connect::connect;
+use super::connect::connect_trusting;
 use super::reports::Listening;
 use super::show::{Out, Shape, handle};
 use super::{Ending, First, first, leave, run, words};
@@ -32,7 +32,7 @@ pub(crate) fn reply(args: &ReplyArgs) -> Result<(), Failure> {
 }
 
 async fn work(args: &ReplyArgs) -> Result<(), Failure> {
-    let client = connect(&args.common).await?;
+    let client = connect_trusting(&args.common, args.sign, args.signed_only).await?;
     let _listening = Listening::to(&client);
     let mut ending = Ending::catch();
     let answered = first(answer_all(args, &client), ending.asked()).await;
@@ -137,11 +137,11 @@ impl Program {
     async fn run(&self, request: &Request) -> Result<(Option<String>, Vec<u8>), String> {
         let permit = self.jobs.acquire().await.map_err(|error| error.to_string())?;
         // A command may well decide by who asks: without that it is not run.
-        let peer = self.client.identify(request.sender()).await;
-        let peer = peer.map_err(|error| format!("cannot ask who that is: {error}"))?;
-        let Some(Peer { identity, device, .. }) = peer else {
-            return Err("who asked is gone".to_owned());
+        let (identity, device) = match request.signed() {
+            Some(signed) => (Some(signed.sender), signed.device),
+            None => self.asker(request).await?,
         };
+        let signed = if request.signed().is_some() { "1" } else { "" };
         let identity = identity.as_ref().map(ToString::to_string);
         let mut command = Command::new(&self.argv[0]);
         command
@@ -149,6 +149,7 @@ impl Program {
             .env("WARDLINE_SENDER", handle(request.sender()))
             .env("WARDLINE_IDENTITY", identity.as_deref().unwrap_or_default())
             .env("WARDLINE_DEVICE", device.to_string())
+            .env("WARDLINE_SIGNED", signed)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
@@ -164,6 +165,16 @@ impl Program {
                 Err(format!("the command wrote more than {ANSWER_BYTES_MAX} bytes"))
             }
             (_, answer) => Ok((identity, answer)),
+        }
+    }
+
+    /// Who asks, by the relay's word.
+    async fn asker(&self, request: &Request) -> Result<(Option<Identity>, u32), String> {
+        let peer = self.client.identify(request.sender()).await;
+        let peer = peer.map_err(|error| format!("cannot ask who that is: {error}"))?;
+        match peer {
+            Some(Peer { identity, device, .. }) => Ok((identity, device)),
+            None => Err("who asked is gone".to_owned()),
         }
     }
 

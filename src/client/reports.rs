@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 use wardline_client::{Client, Refusal, Report};
 
 use super::GOODBYE;
+use super::show::handle;
 
 /// What nobody waited for and was not taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +69,7 @@ impl Tally {
             | Report::Resumed
             | Report::Reconnected
             | Report::DirectLost { .. }
+            | Report::Untrusted { .. }
             | Report::Unwanted { .. }
             | Report::Clock(_)
             | Report::Ended(_) => {}
@@ -109,6 +111,7 @@ impl Told {
             | Report::Unsure { .. }
             | Report::SessionGone { .. }
             | Report::DirectLost { .. }
+            | Report::Untrusted { .. }
             | Report::Unwanted { .. }
             | Report::Clock(_)
             | Report::Ended(_) => {}
@@ -130,6 +133,10 @@ fn words(report: &Report) -> Option<String> {
         Report::DirectLost { from, to } => {
             let lost = to.saturating_sub(*from);
             Some(format!("{lost} messages to this client were lost on the way"))
+        }
+        Report::Untrusted { sender, fault, .. } => {
+            let (sender, why) = (handle(*sender), fault.sentence());
+            Some(format!("a message of {sender} is kept back: {why}"))
         }
         Report::Clock(ms) => {
             let (seconds, way) =

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Stdout, Write};
 
 use serde_json::{Value, json};
-use wardline_client::{Message, Peer};
+use wardline_client::{Message, Peer, Signed};
 use wardline_host::logging::escaped;
 
 use crate::exit::Failure;
@@ -132,6 +132,15 @@ pub(crate) fn peer_json(peer: &Peer) -> Value {
     })
 }
 
+/// Who signed something.
+pub(crate) fn signed_json(signed: &Signed) -> Value {
+    json!({
+        "identity": signed.sender.to_string(),
+        "device": signed.device,
+        "issued_ms": signed.issued_ms,
+    })
+}
+
 // Numbers of 64 bits that may be large stand as text: most who read JSON have doubles only.
 fn message_json(epoch: u64, message: &Message) -> Value {
     let object = json!({
@@ -142,6 +151,8 @@ fn message_json(epoch: u64, message: &Message) -> Value {
         "mid": message.mid.to_string(),
         "line": message.is_line(),
         "envelope": message.has_envelope(),
+        "signed": message.signed.as_ref().map(signed_json),
+        "history": message.history,
     });
     with_payload(object, &message.payload)
 }
@@ -181,12 +192,15 @@ mod tests {
             sender: 0xAB,
             mid: u64::MAX >> 1,
             flags: 0,
+            signed: None,
+            history: true,
             payload: b"\xff\x00".to_vec(),
         };
         let shown = message_json(9, &message);
         assert_eq!(shown["from"], "offset:9:5");
         assert_eq!(shown["sender"], "00000000000000ab");
         assert_eq!(shown["mid"], "9223372036854775807");
+        assert_eq!((&shown["signed"], &shown["history"]), (&Value::Null, &json!(true)));
         assert_eq!((&shown["payload_hex"], &shown["payload"]), (&json!("ff00"), &Value::Null));
         let text = message_json(9, &Message { payload: b"\"x\n".to_vec(), ..message });
         assert_eq!(text["payload"], "\"x\n");

@@ -5,9 +5,9 @@ use tokio::time::{Instant, sleep_until};
 use wardline_client::{Client, Event, GapReason, LostWhy, Subscription};
 
 use super::args::SubArgs;
-use super::connect::connect;
+use super::connect::connect_trusting;
 use super::reports::Listening;
-use super::show::{Out, Read, Shape};
+use super::show::{Out, Read, Shape, handle};
 use super::{Ending, First, first, leave, run, words};
 use crate::exit::Failure;
 
@@ -18,18 +18,24 @@ pub(crate) fn subscribe(args: &SubArgs) -> Result<(), Failure> {
 
 async fn work(args: &SubArgs) -> Result<(), Failure> {
     let ends = args.timeout.map(|timeout| Instant::now() + timeout);
+    let connected = connect_trusting(&args.common, false, args.signed_only);
     let client = match ends {
-        Some(ends) => tokio::time::timeout_at(ends, connect(&args.common))
+        Some(ends) => tokio::time::timeout_at(ends, connected)
             .await
             .map_err(|_| Failure::TimedOut("no connection in time".to_owned()))??,
-        None => connect(&args.common).await?,
+        None => connected.await?,
     };
     let _listening = Listening::to(&client);
     let (topic, who) = (&args.topic, client.identity());
     let doing = format!("read {topic}");
-    let subscribed = client.subscribe(topic, args.from, false).await;
-    let mut messages = subscribed
-        .map_err(|error| words::failed(&error, &doing, &format!("subscribe={topic}"), &who))?;
+    let reading = wardline_client::Reading::new(args.from);
+    let reading = if args.presence { reading.presence() } else { reading };
+    let right = match args.presence {
+        true => format!("subscribe={topic} who={topic}"),
+        false => format!("subscribe={topic}"),
+    };
+    let subscribed = client.subscribe_with(topic, reading).await;
+    let mut messages = subscribed.map_err(|error| words::failed(&error, &doing, &right, &who))?;
     let out = Out::new(Shape::of(args.raw, args.common.json));
     let mut reading = Reading { epoch: messages.epoch(), left: args.count, out };
     let mut ending = Ending::catch();
@@ -107,9 +113,23 @@ impl Reading {
             Event::Lost(LostWhy::Refused(refusal)) => {
                 Err(Failure::Runtime(format!("the topic may not be read any more: {refusal}")))
             }
+            Event::Untrusted { offset, sender, fault } => {
+                let (sender, why) = (handle(*sender), fault.sentence());
+                self.note(
+                    &json!({ "untrusted": { "offset": offset, "sender": sender, "why": why } }),
+                    &format!("message {offset} of {sender} is kept back: {why}"),
+                )
+            }
+            Event::Joined(who) => self.came_or_went("joined", *who),
+            Event::Left(who) => self.came_or_went("left", *who),
             // The reports say it.
             Event::Resumed | Event::Reconnected => Ok(Read::On),
         }
+    }
+
+    fn came_or_went(&self, what: &str, who: u64) -> Result<Read, Failure> {
+        let who = handle(who);
+        self.note(&json!({ what: { "handle": who } }), &format!("{what}: {who}"))
     }
 
     /// What is no message: an object among objects, or words beside payloads.

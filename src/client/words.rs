@@ -68,7 +68,9 @@ pub(crate) fn failed(error: &Error, doing: &str, right: &str, who: &Identity) ->
     let what = format!("cannot {doing}: {error}");
     match error {
         Error::Deadline => Failure::TimedOut(what),
-        Error::Refused(refusal) if refusal.code() == Some(Code::Forbidden) => {
+        Error::Refused(refusal) | Error::NotOpened(refusal)
+            if refusal.code() == Some(Code::Forbidden) =>
+        {
             Failure::Runtime(format!(
                 "{what}\nThe line of ed25519:{who} in the relay's native.authorized_keys needs: \
                  {right}"
@@ -84,6 +86,8 @@ pub(crate) fn failed(error: &Error, doing: &str, right: &str, who: &Identity) ->
             Failure::Runtime(format!("{what}; the relay's native.max_payload says how much"))
         }
         Error::Refused(_)
+        | Error::NotOpened(_)
+        | Error::Untrusted(_)
         | Error::Unsure
         | Error::SessionGone
         | Error::TopicName
@@ -168,6 +172,10 @@ mod tests {
         assert_eq!(fail(&Error::Ended(Ended::Close(refusal(Code::Refused)))).0, 5);
         assert_eq!(fail(&Error::Ended(Ended::Close(refusal(Code::BadValue)))).0, 1);
         assert_eq!(fail(&Error::Unsure).0, 1);
+        let (code, words) = fail(&Error::NotOpened(refusal(Code::Forbidden)));
+        assert!(code == 1 && words.contains("only who reads it or may publish"), "{words}");
+        let (code, words) = fail(&Error::Untrusted(wardline_client::EnvelopeFault::Missing));
+        assert!(code == 1 && words.contains("it is not signed"), "{words}");
         let (code, words) = fail(&Error::TooLarge { bytes: 2, max: 1 });
         assert!(code == 1 && words.contains("native.max_payload"), "{words}");
     }

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
-use wardline_core::native::{Frame, FrameKind, flags};
+use wardline_core::native::envelope::EnvelopeFault;
+use wardline_core::native::{FrameHeader, FrameKind, Identity, flags};
 
+use super::letters::Opened;
 use crate::dialogue::{Credit, Direct, Piece, Request};
+use crate::envelopes::Signed;
 use crate::error::Error;
 
 /// Requests of this client that are open.
@@ -18,6 +21,10 @@ const ANSWERING_MAX: usize = 4_096;
 #[derive(Debug)]
 struct Open {
     peer: u64,
+    /// Whose the peer is, as far as that is known.
+    who: Option<Identity>,
+    /// Who signed the last piece of the answer.
+    signed: Option<Signed>,
     pieces: mpsc::Sender<Result<Piece, Error>>,
     /// What the peer may still send in pieces.
     credit: u64,
@@ -46,8 +53,21 @@ impl Dialogues {
     }
 
     /// A request of this client goes out.
-    pub(crate) fn ask(&mut self, mid: u64, peer: u64, pieces: mpsc::Sender<Result<Piece, Error>>) {
-        self.open.insert(mid, Open { peer, pieces, credit: 0, begun: false, holed: false });
+    pub(crate) fn ask(
+        &mut self,
+        mid: u64,
+        (peer, who): (u64, Option<Identity>),
+        pieces: mpsc::Sender<Result<Piece, Error>>,
+    ) {
+        let (signed, credit, begun, holed) = (None, 0, false, false);
+        self.open.insert(mid, Open { peer, who, signed, pieces, credit, begun, holed });
+    }
+
+    /// Whether an answer belongs to a request that is open with that peer; and whose that is, as
+    /// far as it is known.
+    pub(crate) fn asked_of(&self, header: &FrameHeader) -> Option<Option<Identity>> {
+        let open = self.open.get(&header.corr).filter(|open| open.peer == header.peer)?;
+        Some(open.who)
     }
 
     /// The peer is to be given so much. False: nobody waits for that answer.
@@ -99,32 +119,43 @@ impl Dialogues {
     }
 
     /// A REPLY or STREAM: taken only where the request is open with that peer.
-    pub(crate) fn answer(&mut self, frame: &Frame<'_>) {
-        let mid = frame.header.corr;
-        let Some(open) = self.open.get_mut(&mid).filter(|open| open.peer == frame.header.peer)
-        else {
-            return;
+    ///
+    /// # Errors
+    /// It does not follow the pieces before it, by their signatures.
+    pub(crate) fn answer(
+        &mut self,
+        header: &FrameHeader,
+        opened: &Opened<'_>,
+    ) -> Result<(), EnvelopeFault> {
+        let mid = header.corr;
+        let Some(open) = self.open.get_mut(&mid).filter(|open| open.peer == header.peer) else {
+            return Ok(());
         };
-        let stream = frame.header.kind == FrameKind::Stream;
-        let bytes = frame.payload.len() as u64;
+        let stream = header.kind == FrameKind::Stream;
+        let bytes = opened.payload.len() as u64;
+        if open.begun {
+            follows(open.signed.as_ref(), opened.signed.as_ref())?;
+        }
         if stream && open.holed {
             self.fail(mid, Error::Unsure);
-            return;
+            return Ok(());
         }
+        open.signed = opened.signed;
         if stream && open.credit < bytes {
             self.fail(mid, Error::Credit);
-            return;
+            return Ok(());
         }
         if stream {
             open.begun = true;
             open.credit -= bytes;
         }
-        let last = !stream || frame.header.has(flags::END);
-        let piece = Piece { payload: frame.payload.to_vec(), last };
+        let last = !stream || header.has(flags::END);
+        let piece = Piece { payload: opened.payload.to_vec(), signed: opened.signed, last };
         // As many empty pieces as there is room for are more than anybody needs.
         if open.pieces.try_send(Ok(piece)).is_err() || last {
             self.open.remove(&mid);
         }
+        Ok(())
     }
 
     /// A request to this client: what its answer may send. None: too many are not answered.
@@ -160,5 +191,97 @@ impl Dialogues {
         }
         self.requests = None;
         self.directs = None;
+    }
+}
+
+/// Whether a piece of an answer follows the one before it: nothing of somebody else's, and nothing
+/// in another order than it was signed in.
+fn follows(before: Option<&Signed>, piece: Option<&Signed>) -> Result<(), EnvelopeFault> {
+    match (before, piece) {
+        (None, None) => Ok(()),
+        (Some(_), None) => Err(EnvelopeFault::Missing),
+        (None, Some(_)) => Err(EnvelopeFault::Sender),
+        (Some(before), Some(piece)) if !piece.is_of(before) => Err(EnvelopeFault::Sender),
+        (Some(before), Some(piece)) if !piece.is_after(before) => Err(EnvelopeFault::Stale),
+        (Some(_), Some(_)) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wardline_core::native::{Class, SigningKey};
+
+    use super::*;
+
+    fn piece(kind: FrameKind, end: bool) -> FrameHeader {
+        FrameHeader {
+            kind,
+            class: Class::Normal,
+            flags: if end { flags::END } else { 0 },
+            topic: 0,
+            ttl_ms: 0,
+            peer: 5,
+            mid: 9,
+            offset: 0,
+            corr: 77,
+        }
+    }
+
+    fn signed(seed: u8, counter: u64) -> Option<Signed> {
+        let sender = SigningKey::from_seed(&[seed; 32]).identity();
+        Some(Signed { sender, device: 1, issued_ms: 2, epoch_ms: 3, counter })
+    }
+
+    #[test]
+    fn pieces_are_one_signers_and_in_order() {
+        use EnvelopeFault::{Missing, Sender, Stale};
+        // Who signed each piece, under which number; and what is wrong with the last.
+        type Case = (&'static [Option<(u8, u64)>], Result<(), EnvelopeFault>);
+        let cases: &[Case] = &[
+            (&[None, None, None], Ok(())),
+            (&[Some((1, 1)), Some((1, 2)), Some((1, 9))], Ok(())),
+            (&[Some((1, 2)), Some((1, 1))], Err(Stale)),
+            (&[Some((1, 2)), Some((1, 2))], Err(Stale)),
+            (&[Some((1, 1)), Some((2, 2))], Err(Sender)),
+            (&[Some((1, 1)), None], Err(Missing)),
+            (&[None, Some((1, 1))], Err(Sender)),
+        ];
+        for (pieces, wanted) in cases {
+            let mut dialogues = Dialogues::default();
+            let (sender, mut got) = mpsc::channel(9);
+            dialogues.ask(77, (5, None), sender);
+            assert!(dialogues.grant(77, 100));
+            let said: Vec<_> = pieces
+                .iter()
+                .map(|who| {
+                    let signed = who.and_then(|(seed, counter)| signed(seed, counter));
+                    let opened = Opened { payload: b"x", signed, history: false };
+                    dialogues.answer(&piece(FrameKind::Stream, false), &opened)
+                })
+                .collect();
+            let (last, before) = said.split_last().unwrap();
+            assert_eq!((last, before.iter().all(Result::is_ok)), (wanted, true), "{pieces:?}");
+            let came = std::iter::from_fn(|| got.try_recv().ok()).count();
+            assert_eq!(came, said.iter().filter(|said| said.is_ok()).count());
+        }
+    }
+
+    #[test]
+    fn answers_of_others_are_nobodys() {
+        let mut dialogues = Dialogues::default();
+        let (sender, mut got) = mpsc::channel(9);
+        let who = SigningKey::from_seed(&[1; 32]).identity();
+        dialogues.ask(77, (5, Some(who)), sender);
+        let header = piece(FrameKind::Reply, false);
+        assert_eq!(dialogues.asked_of(&header), Some(Some(who)));
+        let opened = Opened { payload: b"x", signed: None, history: false };
+        for other in [FrameHeader { peer: 6, ..header }, FrameHeader { corr: 78, ..header }] {
+            assert_eq!(dialogues.asked_of(&other), None);
+            assert_eq!(dialogues.answer(&other, &opened), Ok(()));
+        }
+        assert!(got.try_recv().is_err());
+        assert_eq!(dialogues.answer(&header, &opened), Ok(()));
+        assert!(matches!(got.try_recv(), Ok(Ok(Piece { last: true, .. }))));
+        assert_eq!(dialogues.asked_of(&header), None);
     }
 }

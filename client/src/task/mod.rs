@@ -5,12 +5,14 @@
 //!           --Outgoing-> said.rs --messages-> outbox.rs --+-> turn.rs: records -> link.rs: socket
 //!   handles <-Event----- deliver.rs <-------- told.rs <---+-- turn.rs: records <- link.rs
 //!                                    run.rs: attempts, waits, the end
+//!                                    letters.rs: envelopes, both ways
 //! ```
 
 mod asks;
 mod connect;
 mod deliver;
 mod dialogues;
+mod letters;
 mod link;
 mod outbox;
 mod run;
@@ -23,12 +25,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use wardline_core::native::{FrameKind, Identity};
+use wardline_core::native::{Class, FrameKind, Identity, flags};
 
 use crate::client::Peer;
 use crate::dialogue::{Direct, Piece, Request};
 use crate::error::{CloseError, ConnectError, Error};
-use crate::event::{Event, From};
+use crate::event::{Event, Reading};
+use crate::payload::{Payload, Verdict};
 
 pub(crate) use run::start;
 
@@ -41,8 +44,7 @@ pub(crate) enum Command {
     },
     Subscribe {
         topic: Arc<str>,
-        from: From,
-        echo: bool,
+        reading: Reading,
         events: mpsc::Sender<Event>,
         done: oneshot::Sender<Result<Joined, Error>>,
     },
@@ -104,9 +106,29 @@ pub(crate) enum Destination {
     Peer { handle: u64, kind: FrameKind, corr: u64 },
 }
 
-impl Destination {
-    pub(crate) const fn direct(handle: u64) -> Self {
-        Self::Peer { handle, kind: FrameKind::Direct, corr: 0 }
+/// Who waits until a message is taken.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    Taken(oneshot::Sender<Result<(), Error>>),
+    /// And wants to know for how many it was queued.
+    Verdict(oneshot::Sender<Result<Option<Verdict>, Error>>),
+}
+
+impl Waiter {
+    /// What became of it. Who no longer waits does not want to know.
+    pub(crate) fn tell(self, outcome: Result<(), Error>) {
+        match self {
+            Self::Taken(done) => drop(done.send(outcome)),
+            Self::Verdict(done) => drop(done.send(outcome.map(|()| None))),
+        }
+    }
+
+    /// It was taken, and so far did it go.
+    pub(crate) fn judge(self, verdict: Verdict) {
+        match self {
+            Self::Taken(done) => drop(done.send(Ok(()))),
+            Self::Verdict(done) => drop(done.send(Ok(Some(verdict)))),
+        }
     }
 }
 
@@ -117,18 +139,32 @@ pub(crate) type Asker = (oneshot::Sender<Result<u64, Error>>, mpsc::Sender<Resul
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) to: Destination,
+    pub(crate) class: Class,
     pub(crate) flags: u16,
     pub(crate) ttl_ms: u32,
     pub(crate) payload: Vec<u8>,
+    /// Whose the destination is, as far as that is known: for whom it is signed.
+    pub(crate) audience: Option<(Identity, u32)>,
     /// Who waits until it is taken.
-    pub(crate) taken: Option<oneshot::Sender<Result<(), Error>>>,
+    pub(crate) taken: Option<Waiter>,
     /// Of a REQUEST.
     pub(crate) answer: Option<Asker>,
 }
 
 impl Outgoing {
-    pub(crate) const fn new(to: Destination, payload: Vec<u8>) -> Self {
-        Self { to, flags: 0, ttl_ms: 0, payload, taken: None, answer: None }
+    pub(crate) fn new(to: Destination, payload: Payload) -> Self {
+        let Payload { bytes, class, flags, ttl_ms } = payload;
+        let (audience, taken, answer) = (None, None, None);
+        Self { to, class, flags, ttl_ms, payload: bytes, audience, taken, answer }
+    }
+
+    pub(crate) fn to_peer(handle: u64, kind: FrameKind, corr: u64, payload: Payload) -> Self {
+        Self::new(Destination::Peer { handle, kind, corr }, payload)
+    }
+
+    /// Whether the payload begins with an envelope that the program made.
+    pub(crate) const fn is_enveloped(&self) -> bool {
+        self.flags & flags::ENVELOPE != 0
     }
 }
 

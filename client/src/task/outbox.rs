@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use wardline_core::native::client::Fate;
-use wardline_core::native::{Class, FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+use wardline_core::native::envelope::Audience;
+use wardline_core::native::{Class, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Identity, flags};
 
+use super::Waiter;
 use crate::client::Shared;
 use crate::error::{Error, Refusal};
 use crate::event::Report;
+use crate::payload::Verdict;
 
 /// Bytes of payloads that are kept until they are known to be taken.
 const BYTES_MAX: usize = 8 * 1_024 * 1_024;
@@ -28,10 +30,15 @@ pub(crate) enum To {
 pub(crate) struct Entry {
     pub(crate) to: To,
     pub(crate) topic: Option<Arc<str>>,
+    pub(crate) class: Class,
     pub(crate) flags: u16,
     pub(crate) ttl_ms: u32,
     pub(crate) payload: Vec<u8>,
-    pub(crate) taken: Option<oneshot::Sender<Result<(), Error>>>,
+    /// Whose the peer is, as far as that is known.
+    pub(crate) audience: Option<(Identity, u32)>,
+    /// It is to be signed, under this number.
+    pub(crate) letter: Option<u64>,
+    pub(crate) taken: Option<Waiter>,
     /// Somebody was told, or a report was made.
     pub(crate) told: bool,
 }
@@ -43,8 +50,19 @@ impl Entry {
             To::Topic(_) => (FrameKind::Publish, number, 0, 0),
             To::Peer { handle, kind, corr } => (kind, 0, handle, corr),
         };
-        let (flags, ttl_ms) = (self.flags, self.ttl_ms);
-        FrameHeader { kind, class: Class::Normal, flags, topic, ttl_ms, peer, mid, offset: 0, corr }
+        let Self { class, ttl_ms, .. } = *self;
+        let flags = self.flags | if self.letter.is_some() { flags::ENVELOPE } else { 0 };
+        FrameHeader { kind, class, flags, topic, ttl_ms, peer, mid, offset: 0, corr }
+    }
+
+    /// For whom it is signed, and under which number. None: it is not.
+    pub(crate) fn letter(&self) -> Option<(Audience<'_>, u64)> {
+        let audience = match (&self.topic, self.audience) {
+            (Some(name), _) => Audience::Topic(name),
+            (None, Some((identity, device))) => Audience::Peer(identity, device),
+            (None, None) => return None,
+        };
+        Some((audience, self.letter?))
     }
 
     pub(crate) fn is_request(&self) -> bool {
@@ -57,8 +75,7 @@ impl Entry {
             return;
         }
         if let Some(taken) = self.taken.take() {
-            // Who no longer waits does not want to know.
-            let _ = taken.send(outcome);
+            taken.tell(outcome);
             return;
         }
         let topic = self.topic.clone();
@@ -127,6 +144,16 @@ impl Outbox {
         }
     }
 
+    /// The relay says how far a message went.
+    pub(crate) fn judge(&mut self, mid: u64, verdict: Verdict) {
+        if let Some(entry) = self.entry(mid)
+            && let Some(taken) = entry.taken.take()
+        {
+            entry.told = true;
+            taken.judge(verdict);
+        }
+    }
+
     /// The oldest message is settled. True: nobody knows what became of it.
     pub(crate) fn pop(&mut self, mid: u64, fate: Fate, shared: &Shared) -> bool {
         debug_assert_eq!(self.first, mid);
@@ -146,8 +173,7 @@ impl Outbox {
     pub(crate) fn fail_waiters(&mut self, error: &Error) {
         for entry in &mut self.entries {
             if let Some(taken) = entry.taken.take() {
-                // Who no longer waits does not want to know.
-                let _ = taken.send(Err(error.clone()));
+                taken.tell(Err(error.clone()));
             }
         }
     }

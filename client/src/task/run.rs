@@ -15,6 +15,7 @@ use super::asks::Asks;
 use super::connect::{self, Reached, clock_ms};
 use super::deliver::Deliveries;
 use super::dialogues::Dialogues;
+use super::letters::Letters;
 use super::link::Link;
 use super::outbox::Outbox;
 use super::topics::Topics;
@@ -48,6 +49,7 @@ pub(super) struct Task {
     pub(super) topics: Topics,
     pub(super) asks: Asks,
     pub(super) dialogues: Dialogues,
+    pub(super) letters: Letters,
     pub(super) deliveries: Deliveries,
     pub(super) pings: Vec<Ping>,
     /// Somebody waits for what was said since the last barrier.
@@ -125,9 +127,12 @@ pub(crate) async fn start(plan: Plan) -> Result<Client, ConnectError> {
         handle: reached.connected.handle(),
         max_payload: reached.connected.granted().max_payload,
         connected: true,
+        untrusted: 0,
         ended: None,
     };
-    let shared = Shared::new(plan.key.identity(), plan.device, plan.events_max, status);
+    let own = (plan.key.identity(), plan.device);
+    let letters = Letters::new(plan.policy, own, epoch_ms, clock_ms());
+    let shared = Shared::new(own, plan.events_max, plan.policy, status);
     let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
     let (frames_in, frames) = mpsc::channel(FRAMES_MAX);
     let inner = Inner { commands: commands_in, frames: frames_in, shared: shared.clone() };
@@ -145,6 +150,7 @@ pub(crate) async fn start(plan: Plan) -> Result<Client, ConnectError> {
         topics: Topics::default(),
         asks: Asks::default(),
         dialogues: Dialogues::default(),
+        letters,
         deliveries: Deliveries::default(),
         pings: Vec::new(),
         barrier_due: false,

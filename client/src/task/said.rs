@@ -63,10 +63,8 @@ impl Task {
                 }
                 Err(error) => drop(done.send(Err(error))),
             },
-            Command::Subscribe { topic, from, echo, events, done } => {
-                let id = self.topics.reader_id();
-                let (joining, epoch, next, news) = (Some(done), None, 0, None);
-                let reader = Reader { id, events, from, echo, joining, epoch, next, news };
+            Command::Subscribe { topic, reading, events, done } => {
+                let reader = Reader::new(self.topics.reader_id(), reading, events, Some(done));
                 match self.topics.place(&topic) {
                     Ok(place) => self.subscribe(place, reader),
                     Err(error) => refuse(reader, error),
@@ -144,14 +142,14 @@ impl Task {
     }
 
     fn enqueue(&mut self, frame: Outgoing) {
-        let Outgoing { to, flags, ttl_ms, payload, taken, answer } = frame;
+        let signs = self.plan.policy.signs && !frame.is_enveloped();
+        let Outgoing { to, class, flags, ttl_ms, payload, audience, taken, answer } = frame;
         let (to, name) = match to {
             Destination::Topic(name) => match self.topics.place(&name) {
                 Ok(place) => (To::Topic(place), Some(name)),
                 Err(error) => {
                     if let Some(taken) = taken {
-                        // Who no longer waits does not want to know.
-                        let _ = taken.send(Err(error));
+                        taken.tell(Err(error));
                     }
                     return;
                 }
@@ -160,7 +158,7 @@ impl Task {
         };
         if answer.is_some() && !self.dialogues.has_room() {
             if let Some((number, _)) = answer {
-                // As above.
+                // Who no longer waits does not want to know.
                 let _ = number.send(Err(Error::TooMany));
             }
             return;
@@ -169,13 +167,18 @@ impl Task {
         let Some(mid) = self.session.enqueue() else { return };
         self.mids = Some((self.mids.map_or(mid, |(first, _)| first), mid));
         if let (Some((number, pieces)), To::Peer { handle, .. }) = (answer, to) {
-            self.dialogues.ask(mid, handle, pieces);
+            let who = audience.map(|(identity, _)| identity);
+            self.dialogues.ask(mid, (handle, who), pieces);
             if number.send(Ok(mid)).is_err() {
                 self.dialogues.forget(mid);
             }
         }
-        let told = false;
-        self.outbox.push(mid, Entry { to, topic: name, flags, ttl_ms, payload, taken, told });
+        debug_assert!(!signs || name.is_some() || audience.is_some(), "signed for nobody");
+        let letter = signs.then(|| self.letters.number());
+        let (topic, told) = (name, false);
+        let entry =
+            Entry { to, topic, class, flags, ttl_ms, payload, audience, letter, taken, told };
+        self.outbox.push(mid, entry);
     }
 
     /// No more is taken from handles but what is queued, and then it ends.

@@ -3,18 +3,24 @@
 use std::time::Duration as StdDuration;
 
 use wardline_core::native::client::{DirectLost, Loss, Ready, Took};
-use wardline_core::native::{Code, Frame, FrameKind, GapReason, Identity, ServerControl, flags};
+use wardline_core::native::envelope::EnvelopeFault;
+use wardline_core::native::{
+    Code, Frame, FrameHeader, FrameKind, GapReason, Identity, ServerControl, flags,
+};
 use wardline_core::{Duration, Instant};
 
 use super::Joined;
 use super::asks::{Asked, Wish};
+use super::connect::clock_ms;
 use super::deliver::Delivery;
+use super::letters::{Opened, Place};
 use super::outbox::{To, outcome};
 use super::run::{Ping, Task};
 use crate::client::{Client, Peer};
 use crate::dialogue::{Direct, Request};
 use crate::error::{Error, Refusal};
 use crate::event::{Event, LostWhy, Message, Report};
+use crate::payload::Verdict;
 
 /// Handles that this client had, of which messages may still come.
 const HANDLES_MAX: usize = 8;
@@ -128,25 +134,56 @@ impl Task {
         if let Some(lost) = self.session.direct(header)? {
             self.direct_lost(lost);
         }
-        let (sender, mid, flags) = (header.peer, header.mid, header.flags);
+        let place = match self.dialogues.asked_of(header) {
+            _ if !header.kind.is_answer() => Place::DIRECT,
+            Some(sender) => Place { sender, answers: true, ..Place::DIRECT },
+            // Nobody asked: dropped.
+            None => return Ok(()),
+        };
+        let opened = match self.letters.open(frame, place, clock_ms()) {
+            Ok(opened) => opened,
+            Err(fault) => {
+                self.untrusted_direct(header, fault);
+                return Ok(());
+            }
+        };
         match header.kind {
             FrameKind::Publish => {}
-            FrameKind::Direct => match self.dialogues.directs.clone() {
-                Some(taker) if !taker.is_closed() => {
-                    let payload = frame.payload.to_vec();
-                    let direct = Direct { sender, mid, flags, payload };
-                    self.deliveries.give(Delivery::Direct(taker, direct));
+            FrameKind::Direct => self.directed(header, &opened),
+            FrameKind::Request => self.requested(header, &opened),
+            FrameKind::Reply | FrameKind::Stream => {
+                if let Err(fault) = self.dialogues.answer(header, &opened) {
+                    self.untrusted_direct(header, fault);
                 }
-                Some(_) | None => self.shared.report(Report::Unwanted { sender }),
-            },
-            FrameKind::Request => self.requested(frame),
-            FrameKind::Reply | FrameKind::Stream => self.dialogues.answer(frame),
+            }
         }
         Ok(())
     }
 
-    fn requested(&mut self, frame: &Frame<'_>) {
-        let (sender, mid) = (frame.header.peer, frame.header.mid);
+    /// What is for this client alone is kept back.
+    fn untrusted_direct(&mut self, header: &FrameHeader, fault: EnvelopeFault) {
+        let (sender, mid) = (header.peer, header.mid);
+        self.shared.status().untrusted += 1;
+        if header.kind.is_answer() {
+            self.dialogues.fail(header.corr, Error::Untrusted(fault));
+        }
+        self.shared.report(Report::Untrusted { sender, mid, fault });
+    }
+
+    fn directed(&mut self, header: &FrameHeader, opened: &Opened<'_>) {
+        let (sender, mid, flags) = (header.peer, header.mid, header.flags);
+        match self.dialogues.directs.clone() {
+            Some(taker) if !taker.is_closed() => {
+                let (signed, payload) = (opened.signed, opened.payload.to_vec());
+                let direct = Direct { sender, mid, flags, signed, payload };
+                self.deliveries.give(Delivery::Direct(taker, direct));
+            }
+            Some(_) | None => self.shared.report(Report::Unwanted { sender }),
+        }
+    }
+
+    fn requested(&mut self, header: &FrameHeader, opened: &Opened<'_>) {
+        let (sender, mid) = (header.peer, header.mid);
         let taker = self.dialogues.requests.clone().filter(|taker| !taker.is_closed());
         let (Some(taker), Some(inner)) = (taker, self.inner.upgrade()) else {
             self.shared.report(Report::Unwanted { sender });
@@ -156,9 +193,9 @@ impl Task {
             self.shared.report(Report::Unwanted { sender });
             return;
         };
-        let (client, payload) = (Client::new(inner), frame.payload.to_vec());
-        let (flags, ttl_ms) = (frame.header.flags, frame.header.ttl_ms);
-        let request = Request { client, sender, mid, flags, ttl_ms, payload, credit };
+        let (client, payload) = (Client::new(inner), opened.payload.to_vec());
+        let (flags, ttl_ms, signed) = (header.flags, header.ttl_ms, opened.signed);
+        let request = Request { client, sender, mid, flags, ttl_ms, signed, payload, credit };
         self.deliveries.give(Delivery::Request(taker, request));
     }
 
@@ -176,7 +213,7 @@ impl Task {
             return;
         }
         reader.next = header.offset.saturating_add(1);
-        if own && !reader.echo {
+        if own && !reader.reading.echo {
             return;
         }
         if reader.events.is_closed() {
@@ -184,16 +221,24 @@ impl Task {
             self.unsubscribe(place, id);
             return;
         }
-        let message = Message {
-            topic: topic.name.clone(),
-            offset: header.offset,
-            sender: header.peer,
-            mid: header.mid,
-            flags: header.flags,
-            payload: frame.payload.to_vec(),
+        let (to, name) = (reader.events.clone(), topic.name.clone());
+        let (when, sender) = (reader.when(header.offset), None);
+        let place = Place { topic: Some(&name), when, sender, answers: false };
+        let (sender, offset) = (header.peer, header.offset);
+        let event = match self.letters.open(frame, place, clock_ms()) {
+            Ok(Opened { payload, signed, history }) => {
+                let (mid, flags, payload) = (header.mid, header.flags, payload.to_vec());
+                let topic = name.clone();
+                let message =
+                    Message { topic, offset, sender, mid, flags, signed, history, payload };
+                Event::Message(message)
+            }
+            Err(fault) => {
+                self.shared.status().untrusted += 1;
+                Event::Untrusted { offset, sender, fault }
+            }
         };
-        let to = reader.events.clone();
-        self.deliveries.give(Delivery::Event(to, Event::Message(message)));
+        self.deliveries.give(Delivery::Event(to, event));
     }
 
     fn is_own(&self, frame: &Frame<'_>) -> bool {
@@ -225,11 +270,22 @@ impl Task {
             }
             ServerControl::Done { ask, next } => self.asks.done(ask, next),
             ServerControl::Credit { peer, corr, bytes } => self.dialogues.credit(peer, corr, bytes),
-            // Not asked for, or dealt with before.
-            ServerControl::Verdict { .. }
-            | ServerControl::Joined { .. }
-            | ServerControl::Left { .. }
-            | ServerControl::Taken { .. } => {}
+            ServerControl::Verdict { mid, offset, readers } => {
+                self.outbox.judge(mid, Verdict { offset, readers });
+            }
+            ServerControl::Joined { topic, handle } => self.presence(topic, Event::Joined(handle)),
+            ServerControl::Left { topic, handle } => self.presence(topic, Event::Left(handle)),
+            // Dealt with before.
+            ServerControl::Taken { .. } => {}
+        }
+    }
+
+    /// Somebody came or went, and the topic's reader wants to know.
+    fn presence(&mut self, number: u32, event: Event) {
+        let place = self.topics.by_number(number);
+        let Some(topic) = place.and_then(|place| self.topics.at(place)) else { return };
+        if let Some(reader) = topic.reader.as_ref().filter(|reader| reader.reading.presence) {
+            self.deliveries.give(Delivery::Event(reader.events.clone(), event));
         }
     }
 
@@ -300,7 +356,7 @@ impl Task {
         }
         for (_, asker) in topic.askers.drain(..) {
             // As above.
-            let _ = asker.send(Err(Error::Refused(refusal)));
+            let _ = asker.send(Err(Error::NotOpened(refusal)));
         }
         let mut next = self.session.next_unsent();
         while let Some(mid) = next {

@@ -7,9 +7,10 @@ use tokio::sync::{mpsc, oneshot};
 use wardline_core::native::Start;
 
 use super::asks::{Asks, Wish};
+use super::letters::When;
 use super::{Joined, Page, Question};
 use crate::error::Error;
-use crate::event::{Event, From};
+use crate::event::{Event, From, Reading};
 
 /// Topics that a client may have used: what a relay has by default.
 const TOPICS_MAX: usize = 4_096;
@@ -34,24 +35,49 @@ pub(crate) struct Topic {
 pub(crate) struct Reader {
     pub(crate) id: u64,
     pub(crate) events: mpsc::Sender<Event>,
-    pub(crate) from: From,
-    pub(crate) echo: bool,
+    pub(crate) reading: Reading,
     /// Who waits for the first answer.
     pub(crate) joining: Option<oneshot::Sender<Result<Joined, Error>>>,
     /// The topic's life. None: it was not yet joined.
     pub(crate) epoch: Option<u64>,
     /// The next message.
     pub(crate) next: u64,
+    /// What is before this, in the topic's life, was there before the reader.
+    pub(crate) began: u64,
+    /// What is before this was said before the topic was joined on this connection.
+    pub(crate) rejoined: u64,
     /// What is to be told first, once the topic is read again.
     pub(crate) news: Option<Event>,
 }
 
 impl Reader {
+    /// One that has not yet joined.
+    pub(crate) const fn new(
+        id: u64,
+        reading: Reading,
+        events: mpsc::Sender<Event>,
+        joining: Option<oneshot::Sender<Result<Joined, Error>>>,
+    ) -> Self {
+        let (epoch, news) = (None, None);
+        Self { id, events, reading, joining, epoch, next: 0, began: 0, rejoined: 0, news }
+    }
+
+    /// When a message was said, as far as the relay says it.
+    pub(crate) const fn when(&self, offset: u64) -> When {
+        if offset < self.began {
+            When::Before
+        } else if offset < self.rejoined {
+            When::Missed
+        } else {
+            When::Now
+        }
+    }
+
     /// Where it goes on.
     pub(crate) const fn start(&self) -> Start {
         match self.epoch {
             Some(epoch) => Start::Offset { epoch, offset: self.next },
-            None => self.from.start(),
+            None => self.reading.from.start(),
         }
     }
 
@@ -64,10 +90,13 @@ impl Reader {
                 let lost = crate::event::LostWhy::Epoch { was, is: epoch, next: self.next };
                 events.push(Event::Lost(lost));
                 self.next = oldest;
+                // All of the new life was said since.
+                self.began = 0;
             }
             Some(_) => {}
             None => {
-                self.next = match self.from {
+                self.began = next;
+                self.next = match self.reading.from {
                     From::Now => next,
                     From::Offset { epoch: wanted, offset } if wanted == epoch => offset,
                     From::Offset { .. } => oldest,
@@ -76,6 +105,7 @@ impl Reader {
             }
         }
         self.epoch = Some(epoch);
+        self.rejoined = next;
         events
     }
 }
@@ -195,8 +225,7 @@ mod tests {
 
     fn reader(from: From) -> Reader {
         let (events, _) = mpsc::channel(1);
-        let (id, echo, next) = (1, false, 0);
-        Reader { id, events, from, echo, joining: None, epoch: None, next, news: None }
+        Reader::new(1, Reading::new(from), events, None)
     }
 
     #[test]
@@ -216,15 +245,19 @@ mod tests {
             assert_eq!(reader.start(), from.start());
             assert_eq!(reader.joined(7, 10, 4), []);
             assert_eq!(reader.next, next, "{from:?}");
+            assert_eq!([9, 10].map(|at| reader.when(at)), [When::Before, When::Now]);
             assert_eq!(reader.start(), Start::Offset { epoch: 7, offset: next });
             // The same life again: on from there; another one: from its oldest, and told.
             reader.news = Some(Event::Resumed);
             assert_eq!(reader.joined(7, 12, 11), [Event::Resumed]);
             assert_eq!(reader.next, next);
+            let whens = [9, 10, 11, 12].map(|at| reader.when(at));
+            assert_eq!(whens, [When::Before, When::Missed, When::Missed, When::Now]);
             reader.news = Some(Event::Reconnected);
             let lost = Event::Lost(LostWhy::Epoch { was: 7, is: 9, next });
             assert_eq!(reader.joined(9, 2, 1), [Event::Reconnected, lost]);
             assert_eq!(reader.next, 1);
+            assert_eq!([1, 2].map(|at| reader.when(at)), [When::Missed, When::Now]);
         }
     }
 

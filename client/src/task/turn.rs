@@ -6,15 +6,18 @@ use std::task::{Context, Poll};
 
 use tokio::time::Sleep;
 use wardline_core::native::client::{End, Got, Loss, UNSURE_MAX};
+use wardline_core::native::envelope::ENVELOPE_BYTES;
 use wardline_core::native::{ClientControl, Code, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
 use wardline_core::{Duration, Instant};
 
 use super::asks::{Asked, Wish};
+use super::connect::clock_ms;
 use super::link::{AHEAD_BYTES, Broken, Link};
 use super::outbox::To;
 use super::run::{Over, Task};
 use super::{Page, Question};
 use crate::error::{Error, Refusal};
+use crate::event::Reading;
 
 /// Frames that go out together stand in records of about so much.
 const RECORD_BYTES: usize = 16 * 1_024;
@@ -231,9 +234,9 @@ impl Task {
                     topic.asked = false;
                     return Ok(true);
                 };
-                let (name, echo, from) = (topic.name.clone(), reader.echo, reader.start());
+                let (name, from) = (topic.name.clone(), reader.start());
+                let Reading { echo, presence, .. } = reader.reading;
                 let ask = self.asks.ask(Asked::Subscribe(place, reader.id));
-                let presence = false;
                 let value = ClientControl::Subscribe { ask, name: &name, from, echo, presence };
                 self.control(link, &value)?;
             }
@@ -326,7 +329,8 @@ impl Task {
             self.want_number(place.unwrap_or(0));
             return Put::Later;
         };
-        let len = match u32::try_from(entry.payload.len()) {
+        let envelope = if entry.letter.is_some() { ENVELOPE_BYTES } else { 0 };
+        let len = match u32::try_from(envelope + entry.payload.len()) {
             Ok(len) if len <= payload_max => len,
             // This relay takes less than the one before.
             Ok(_) | Err(_) => {
@@ -336,12 +340,19 @@ impl Task {
                 return Put::Withdrawn;
             }
         };
-        let whole = FRAME_HEADER_BYTES + entry.payload.len();
+        let whole = FRAME_HEADER_BYTES + envelope + entry.payload.len();
         if output.len() > body && output.len() - body + whole > RECORD_BYTES {
             return Put::Later;
         }
         self.barrier_due |= entry.taken.is_some() || entry.is_request();
-        output.extend_from_slice(&entry.header(mid, number).to_bytes(len));
+        let header = entry.header(mid, number);
+        output.extend_from_slice(&header.to_bytes(len));
+        if let Some(letter) = entry.letter() {
+            // Signed as it goes out, and once more should it go out again: it may have waited long.
+            let key = &self.plan.key;
+            let envelope = self.letters.make(key, &header, letter, &entry.payload, clock_ms());
+            output.extend_from_slice(&envelope);
+        }
         output.extend_from_slice(&entry.payload);
         Put::Written
     }

@@ -23,6 +23,13 @@ fn who_is_there() {
         let _chat = bob.subscribe("chat", From::Now, false).await.unwrap();
         let who = alice.who("chat").await.unwrap();
         assert!(who.iter().map(|peer| peer.handle).eq([bob.handle()]));
+        // Without a number there is no question; who reads the topic has one.
+        server.world().knobs.forbidden.push("chat".to_owned());
+        let carol = client(&server, 13).await;
+        let error = carol.who("chat").await.unwrap_err();
+        assert!(matches!(error, Error::NotOpened(_)), "{error}");
+        assert_eq!(error.code(), Some(Code::Forbidden));
+        assert_eq!(bob.who("chat").await.unwrap().len(), 1);
     });
 }
 

@@ -144,6 +144,22 @@ fn a_relay_that_forgot_leaves_it_unsure_and_says_so() {
 }
 
 #[test]
+fn a_verdict_that_is_lost_is_none_and_the_message_is_taken() {
+    run(async {
+        let server = Server::start(1);
+        let alice = client(&server, 11).await;
+        let said = alice.publish_verdict("chat", "one").await.unwrap();
+        assert_eq!(said, Some(wardline_client::Verdict { offset: 0, readers: 0 }));
+        server.world().knobs.cuts = vec![Cut::After(2)];
+        assert_eq!(alice.publish_verdict("chat", "two").await.unwrap(), None);
+        server.world().knobs.nacks.insert(b"three".to_vec(), (Code::Busy, 0));
+        let error = alice.publish_verdict("chat", "three").await.unwrap_err();
+        assert_eq!(error.code(), Some(Code::Busy));
+        assert_eq!(server.log("chat"), ["one", "two"]);
+    });
+}
+
+#[test]
 fn what_was_meddled_with_is_a_cut() {
     run(async {
         let server = Server::start(1);

@@ -128,6 +128,8 @@ pub enum EnvelopeFault {
     Corr,
     /// It is for somebody else.
     Audience,
+    /// It is by somebody else than who was asked.
+    Sender,
     /// It was issued more than 300 s from now.
     Clock,
     /// Its epoch is more than 300 s ahead, or before one that was seen.
@@ -143,6 +145,27 @@ pub enum EnvelopeFault {
     Signature,
 }
 
+impl EnvelopeFault {
+    /// What is wrong, in a sentence.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Missing => "it is not signed",
+            Self::Form => "its envelope is none of this version",
+            Self::Kind => "it was signed as another kind of message",
+            Self::Corr => "it was signed for another dialogue",
+            Self::Audience => "it was signed for somebody else",
+            Self::Sender => "it was signed by somebody else than who was asked",
+            Self::Clock => "it was signed more than 300 s from now, by the sender's clock",
+            Self::Epoch => "its sender's epoch is over, or more than 300 s ahead",
+            Self::Replayed => "it came before",
+            Self::Stale => "its number is too old to say whether it came before",
+            Self::BeforeFloor => "it was signed before anything is known of its sender",
+            Self::Signature => "its signature is wrong: it was changed, or forged",
+        }
+    }
+}
+
 /// What a receiver knows of itself and of the frame, to check an envelope against.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
@@ -152,6 +175,8 @@ pub struct Expected<'a> {
     pub receiver: (Identity, u32),
     /// The name of the frame's topic; of a kind with a peer: none.
     pub topic: Option<&'a str>,
+    /// Who must have said it: of an answer, who was asked. None: whoever signs it.
+    pub sender: Option<Identity>,
     /// The frame answers a REQUEST that is open with its peer.
     pub answers: bool,
 }
@@ -204,7 +229,7 @@ struct Placed<'b> {
 }
 
 impl<'b> Placed<'b> {
-    /// Form, kind, corr, flags, audience.
+    /// Form, kind, corr, flags, audience, sender.
     fn new(expected: &Expected<'_>, payload: &'b [u8]) -> Result<Self, EnvelopeFault> {
         let frame = expected.frame;
         if !frame.has(flags::ENVELOPE) {
@@ -236,6 +261,9 @@ impl<'b> Placed<'b> {
             || (to_device != 0 && (publish || to_device != device))
         {
             return Err(EnvelopeFault::Audience);
+        }
+        if expected.sender.is_some_and(|sender| *sender.as_bytes() != get::<32>(bytes, 8)) {
+            return Err(EnvelopeFault::Sender);
         }
         Ok(Self { bytes, payload })
     }
@@ -299,21 +327,34 @@ pub struct Remembered {
     window: Window1024,
 }
 
-/// What a receiver has seen, in memory that is lent. PROTOCOL.md 2.6.3.
+impl Remembered {
+    /// Nothing: what a table is made of.
+    pub const FREE: Self = Self {
+        party: Party { sender: [0; 32], audience: [0; 32], device: 0 },
+        used: false,
+        epoch_ms: 0,
+        issued_ms: 0,
+        floor_ms: 0,
+        window: Window1024::NEW,
+    };
+}
+
+/// What a receiver has seen, in memory that is lent: a slice, an array, or a box of entries.
+/// PROTOCOL.md 2.6.3.
 #[derive(Debug)]
-pub struct Memory<'s> {
-    table: &'s mut [Remembered],
+pub struct Memory<S> {
+    table: S,
     /// What was issued up to then may have been seen by this program before it was started anew.
     start_ms: u64,
     /// The newest message of all entries that had to give way.
     dropped_ms: u64,
 }
 
-impl<'s> Memory<'s> {
-    /// Remembers in `table`, which must be fresh (zeros). `start_ms`: the clock now, when the
-    /// receiver starts.
+impl<S: AsRef<[Remembered]> + AsMut<[Remembered]>> Memory<S> {
+    /// Remembers in `table`, which must be fresh ([`Remembered::FREE`]). `start_ms`: the clock now,
+    /// when the receiver starts.
     #[must_use]
-    pub const fn new(table: &'s mut [Remembered], start_ms: u64) -> Self {
+    pub const fn new(table: S, start_ms: u64) -> Self {
         Self { table, start_ms, dropped_ms: 0 }
     }
 
@@ -346,7 +387,7 @@ impl<'s> Memory<'s> {
     /// the program, so it cannot have been seen before the start, whatever its sender's clock says.
     fn sight(&self, placed: &Placed<'_>, answers: bool) -> Result<(), EnvelopeFault> {
         let party = placed.party();
-        let entry = self.table.iter().find(|entry| entry.used && entry.party == party);
+        let entry = self.table.as_ref().iter().find(|entry| entry.used && entry.party == party);
         let dropped = entry.map_or(self.dropped_ms, |entry| entry.floor_ms);
         let floor = if answers { dropped } else { dropped.max(self.start_ms) };
         if placed.issued_ms() <= floor {
@@ -367,11 +408,11 @@ impl<'s> Memory<'s> {
     /// Notes a number that was verified. The entry whose newest message is oldest gives way.
     fn note(&mut self, placed: &Placed<'_>) {
         let party = placed.party();
-        let known = self.table.iter().position(|entry| entry.used && entry.party == party);
+        let table = self.table.as_mut();
+        let known = table.iter().position(|entry| entry.used && entry.party == party);
         let order = |(_, entry): &(usize, &Remembered)| (entry.used, entry.issued_ms);
-        let place =
-            known.or_else(|| self.table.iter().enumerate().min_by_key(order).map(|at| at.0));
-        let Some(entry) = place.and_then(|place| self.table.get_mut(place)) else {
+        let place = known.or_else(|| table.iter().enumerate().min_by_key(order).map(|at| at.0));
+        let Some(entry) = place.and_then(|place| table.get_mut(place)) else {
             // No memory at all: whatever came up to now is refused from now on.
             self.dropped_ms = self.dropped_ms.max(placed.issued_ms());
             return;

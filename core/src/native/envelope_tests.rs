@@ -9,14 +9,7 @@ use super::*;
 /// The receivers' clock, and when they started.
 const NOW_MS: u64 = 1_800_000_000_000;
 const START_MS: u64 = NOW_MS - 3_600_000;
-const ZERO: Remembered = Remembered {
-    party: Party { sender: [0; 32], audience: [0; 32], device: 0 },
-    used: false,
-    epoch_ms: 0,
-    issued_ms: 0,
-    floor_ms: 0,
-    window: Window1024::NEW,
-};
+const ZERO: Remembered = Remembered::FREE;
 
 fn sender(nth: u8) -> SigningKey {
     SigningKey::from_seed(&[nth; 32])
@@ -58,12 +51,12 @@ fn payload(key: &SigningKey, frame: &FrameHeader, letter: &Letter<'_>) -> Vec<u8
 
 fn expects(frame: &FrameHeader) -> Expected<'_> {
     let topic = (frame.kind == FrameKind::Publish).then_some("main");
-    Expected { frame, receiver: me(), topic, answers: false }
+    Expected { frame, receiver: me(), topic, sender: None, answers: false }
 }
 
 /// A receiver with room for `N` parties, and what it says of one payload after another.
 fn opens(
-    memory: &mut Memory<'_>,
+    memory: &mut Memory<&mut [Remembered]>,
     frame: &FrameHeader,
     payload: &[u8],
 ) -> Result<u64, EnvelopeFault> {
@@ -74,7 +67,7 @@ fn opens(
 fn what_is_made_is_opened_once() {
     for kind in FrameKind::ALL {
         let mut table = [ZERO; 4];
-        let mut memory = Memory::new(&mut table, START_MS);
+        let mut memory = Memory::new(&mut table[..], START_MS);
         let frame = frame(kind);
         let mut letter = letter(1);
         if kind == FrameKind::Publish {
@@ -115,7 +108,7 @@ fn each_bit_is_needed() {
     let frame = frame(FrameKind::Direct);
     let bytes = payload(&sender(1), &frame, &letter(5));
     let mut table = [ZERO; 4];
-    let mut memory = Memory::new(&mut table, START_MS);
+    let mut memory = Memory::new(&mut table[..], START_MS);
     for bit in 0..bytes.len() * 8 {
         let mut wrong = bytes.clone();
         wrong[bit / 8] ^= 1 << (bit % 8);
@@ -141,11 +134,11 @@ fn each_bit_is_needed() {
 #[test]
 fn it_is_for_its_frame_its_receiver_and_its_dialogue() {
     let mut table = [ZERO; 4];
-    let mut memory = Memory::new(&mut table, START_MS);
+    let mut memory = Memory::new(&mut table[..], START_MS);
     let made = frame(FrameKind::Request);
     let bytes = payload(&sender(1), &made, &letter(1));
     let mut opens = |frame: FrameHeader, topic, receiver| {
-        let expected = Expected { frame: &frame, receiver, topic, answers: false };
+        let expected = Expected { frame: &frame, receiver, topic, sender: None, answers: false };
         memory.open(&expected, &bytes, NOW_MS).map(drop)
     };
     let plain = FrameHeader { flags: 0, ..made };
@@ -166,15 +159,23 @@ fn it_is_for_its_frame_its_receiver_and_its_dialogue() {
     let letter = Letter { audience: Audience::Topic("main"), ..letter(2) };
     let bytes = payload(&sender(1), &made, &letter);
     for (topic, want) in [(Some("mair"), false), (None, false), (Some("main"), true)] {
-        let expected = Expected { frame: &made, receiver: me(), topic, answers: false };
+        let expected = Expected { topic, ..expects(&made) };
         let said = memory.open(&expected, &bytes, NOW_MS).map(drop);
         assert_eq!(said, if want { Ok(()) } else { Err(EnvelopeFault::Audience) });
+    }
+    // Who was asked, and nobody else; that is no message seen.
+    let reply = frame(FrameKind::Reply);
+    let direct = Letter { audience: Audience::Peer(me().0, me().1), counter: 9, ..letter };
+    let bytes = payload(&sender(1), &reply, &direct);
+    for (nth, want) in [(2, Err(EnvelopeFault::Sender)), (1, Ok(()))] {
+        let expected = Expected { sender: Some(sender(nth).identity()), ..expects(&reply) };
+        assert_eq!(memory.open(&expected, &bytes, NOW_MS).map(drop), want);
     }
     // Any device, where none is named.
     let made = frame(FrameKind::Direct);
     let anywhere = Letter { audience: Audience::Peer(me().0, 0), ..letter };
     let bytes = payload(&sender(1), &made, &anywhere);
-    let expected = Expected { frame: &made, receiver: (me().0, 1), topic: None, answers: false };
+    let expected = Expected { receiver: (me().0, 1), ..expects(&made) };
     assert!(memory.open(&expected, &bytes, NOW_MS).is_ok());
 }
 
@@ -190,13 +191,13 @@ fn clocks_and_epochs() {
         (u64::MAX, false),
     ] {
         let mut table = [ZERO; 4];
-        let mut memory = Memory::new(&mut table, START_MS);
+        let mut memory = Memory::new(&mut table[..], START_MS);
         let bytes = payload(&sender(1), &frame, &Letter { issued_ms: issued, ..letter(1) });
         let want = if good { Ok(1) } else { Err(EnvelopeFault::Clock) };
         assert_eq!(opens(&mut memory, &frame, &bytes), want, "{issued}");
     }
     let mut table = [ZERO; 4];
-    let mut memory = Memory::new(&mut table, START_MS);
+    let mut memory = Memory::new(&mut table[..], START_MS);
     let mut at = |epoch_ms, counter| {
         let bytes = payload(&sender(1), &frame, &Letter { epoch_ms, ..letter(counter) });
         opens(&mut memory, &frame, &bytes)
@@ -228,9 +229,9 @@ fn a_restart_admits_no_replay() {
     let frame = frame(FrameKind::Direct);
     let bytes = payload(&sender(1), &frame, &letter(1));
     let mut table = [ZERO; 4];
-    assert_eq!(opens(&mut Memory::new(&mut table, START_MS), &frame, &bytes), Ok(1));
+    assert_eq!(opens(&mut Memory::new(&mut table[..], START_MS), &frame, &bytes), Ok(1));
     let mut table = [ZERO; 4];
-    let mut restarted = Memory::new(&mut table, NOW_MS);
+    let mut restarted = Memory::new(&mut table[..], NOW_MS);
     assert_eq!(opens(&mut restarted, &frame, &bytes), Err(EnvelopeFault::BeforeFloor));
     // What answers a request that this program made is from after its start.
     let reply = FrameHeader { kind: FrameKind::Reply, corr: 4_321, ..frame };
@@ -256,7 +257,7 @@ fn an_answer_from_a_slow_clock_opens_no_door_to_older_messages() {
     let old = payload(&sender(1), &direct, &slow(1));
     let answer = payload(&sender(1), &reply, &slow(2));
     let mut table = [ZERO; 4];
-    let mut restarted = Memory::new(&mut table, NOW_MS - 500);
+    let mut restarted = Memory::new(&mut table[..], NOW_MS - 500);
     let expected = Expected { answers: true, ..expects(&reply) };
     assert!(restarted.open(&expected, &answer, NOW_MS).is_ok());
     // The program may have acted upon it before it was started anew.
@@ -269,7 +270,7 @@ fn a_full_table_admits_no_replay() {
         let kind = if answers { FrameKind::Stream } else { FrameKind::Direct };
         let frame = frame(kind);
         let mut table = vec![ZERO; places];
-        let mut memory = Memory::new(&mut table, START_MS);
+        let mut memory = Memory::new(&mut table[..], START_MS);
         let expected = Expected { answers, ..expects(&frame) };
         let mut opens = |bytes: &[u8]| memory.open(&expected, bytes, NOW_MS).map(drop);
         let mut rng = Rng::seeded(places as u64);
@@ -295,7 +296,7 @@ fn a_full_table_admits_no_replay() {
 fn who_signs_with_a_bad_key_signs_nothing() {
     let frame = frame(FrameKind::Direct);
     let mut table = [ZERO; 4];
-    let mut memory = Memory::new(&mut table, START_MS);
+    let mut memory = Memory::new(&mut table[..], START_MS);
     for bad in crate::native::handshake::tests::bad_keys() {
         let mut bytes = payload(&sender(1), &frame, &letter(1));
         bytes[8..40].copy_from_slice(&bad);

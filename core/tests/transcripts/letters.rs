@@ -38,6 +38,7 @@ const fn word(fault: EnvelopeFault) -> &'static str {
         EnvelopeFault::Stale => "stale",
         EnvelopeFault::BeforeFloor => "before what is known",
         EnvelopeFault::Signature => "signature",
+        EnvelopeFault::Sender => "sender",
     }
 }
 
@@ -62,6 +63,7 @@ pub(crate) fn replay(one: &Value) -> usize {
             frame: &frame,
             receiver: (identity, device),
             topic: letter["topic"].as_str(),
+            sender: None,
             answers: letter["answers"].as_bool().expect("yes or no"),
         };
         let result = memory.open(&expected, &comes, number(&letter["now_ms"]));

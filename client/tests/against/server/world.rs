@@ -233,8 +233,24 @@ impl World {
                 let code = code.wire();
                 self.control(handle, &ServerControl::Nack { mid, code, retry_ms });
             }
-            None => self.sessions[session].window.mark(mid),
+            None => {
+                self.sessions[session].window.mark(mid);
+                if frame.header.has(flags::VERDICT) {
+                    self.judge(handle, &frame.header);
+                }
+            }
         }
+    }
+
+    /// How far a message went that was taken last.
+    fn judge(&mut self, handle: u64, header: &FrameHeader) {
+        let topic = self.topics.iter().find(|each| each.number == header.topic).unwrap();
+        let offset = topic.log.len() as u64 - 1;
+        let reads = |(of, conn): (&u64, &Conn)| {
+            *of != handle && conn.reads.iter().any(|(number, ..)| *number == header.topic)
+        };
+        let readers = self.conns.iter().filter(|conn| reads(*conn)).count() as u32;
+        self.control(handle, &ServerControl::Verdict { mid: header.mid, offset, readers });
     }
 
     fn pass_on(&mut self, handle: u64, frame: &Frame<'_>) -> Result<(), Code> {
@@ -247,7 +263,8 @@ impl World {
             }
             let topic = self.topics.iter_mut().find(|each| each.number == header.topic);
             let topic = topic.ok_or(Code::Forbidden)?;
-            let (mid, flags, payload) = (header.mid, header.flags, frame.payload.to_vec());
+            let (mid, payload) = (header.mid, frame.payload.to_vec());
+            let flags = header.flags & !flags::VERDICT;
             topic.log.push(Stored { author: handle, mid, flags, payload });
             self.catch_up();
             return Ok(());

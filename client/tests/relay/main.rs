@@ -1,17 +1,23 @@
 //! The client against the relay itself: `WARDLINE_RELAY=target/verify/wardline cargo test -p
 //! wardline-client -- --ignored`. In between stands a wire that can be cut.
 
+mod envelopes;
+mod told;
+
 use std::fs;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use wardline_client::{
-    Client, Code, Error, Event, From, GapReason, LostWhy, Report, SigningKey, Subscription, keys,
+    Client, Code, Error, Event, From, GapReason, LostWhy, Message, Policy, Report, SigningKey,
+    Subscription, keys,
 };
 
 fn run(test: impl Future<Output = ()>) {
@@ -19,6 +25,35 @@ fn run(test: impl Future<Output = ()>) {
     runtime.block_on(async {
         tokio::time::timeout(Duration::from_secs(60), test).await.expect("it hangs");
     });
+}
+
+/// Both of two, side by side.
+async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut had_a, mut had_b) = (None, None);
+    poll_fn(|cx| {
+        if had_a.is_none() {
+            had_a = ready(a.as_mut().poll(cx));
+        }
+        if had_b.is_none() {
+            had_b = ready(b.as_mut().poll(cx));
+        }
+        match (had_a.take(), had_b.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            waits => {
+                (had_a, had_b) = waits;
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+fn ready<T>(poll: Poll<T>) -> Option<T> {
+    match poll {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
 }
 
 fn key(seed: u8) -> SigningKey {
@@ -79,8 +114,20 @@ impl Relay {
     }
 
     async fn client(&self, seed: u8) -> Client {
-        Client::connect(&format!("native://{}", self.native), key(seed)).await.expect("connected")
+        self.trusting(seed, Policy::OPEN).await
     }
+
+    async fn trusting(&self, seed: u8, policy: Policy) -> Client {
+        connect(self.native, seed, policy).await
+    }
+}
+
+/// A client of that address. The next messages are signed after it began: clocks have milliseconds.
+async fn connect(addr: SocketAddr, seed: u8, policy: Policy) -> Client {
+    let builder = Client::builder(&format!("native://{addr}")).key(key(seed)).envelopes(policy);
+    let client = builder.connect().await.expect("connected");
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    client
 }
 
 impl Drop for Relay {
@@ -135,6 +182,13 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream) {
 
 async fn event(subscription: &mut Subscription) -> Event {
     subscription.recv().await.expect("an event")
+}
+
+async fn message(subscription: &mut Subscription) -> Message {
+    match event(subscription).await {
+        Event::Message(message) => message,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn text(subscription: &mut Subscription) -> String {
