@@ -109,6 +109,7 @@ verb_fuzz() {
     fuzz relay none
     fuzz native_handshake none
     fuzz native_records none
+    fuzz native_client none
     fuzz native_relay none
 }
 fuzz() {

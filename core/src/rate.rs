@@ -99,14 +99,14 @@ mod tests {
         let rate = Rate::per_second(1_000);
         let mut bucket = Bucket::default();
         let start = Instant::from_nanos(5_000_000_000);
-        assert_eq!(bucket.left(rate, start), 1_000);
-        for (after_ms, units) in [(0, 700), (1, 301), (250, 250), (2_000, 1_000)] {
+        for (after_ms, left, units) in
+            [(0, 1_000, 700), (1, 301, 301), (250, 249, 0), (2_000, 1_000, 1)]
+        {
             let now = start.after(Duration::from_millis(after_ms));
-            assert_eq!(bucket.left(rate, now), units);
-            assert!(bucket.after(rate, now, units + 1).is_none() && bucket.take(rate, now, units));
-            if after_ms == 0 {
-                assert_eq!(bucket.left(rate, now), 300);
-            }
+            assert_eq!(bucket.left(rate, now), left, "after {after_ms} ms");
+            assert!(bucket.after(rate, now, left + 1).is_none());
+            assert!(bucket.take(rate, now, units));
+            assert_eq!(bucket.left(rate, now), left - units);
         }
         assert_eq!(Bucket::default().left(Rate::per_second(0), start), 0);
     }

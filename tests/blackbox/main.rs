@@ -29,6 +29,7 @@ mod native_mixed;
 #[cfg(all(unix, not(wardline_portable)))]
 mod native_rights;
 mod native_shards;
+mod native_signed;
 mod native_slow;
 mod native_wire;
 mod patience;

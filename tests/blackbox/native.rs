@@ -12,13 +12,13 @@ use crate::harness::{
 };
 
 /// A relay with one native listener and one for both, and somebody who uses it.
-struct Stage {
+pub(crate) struct Stage {
     relay: Relay,
-    home: Home,
+    pub(crate) home: Home,
 }
 
 impl Stage {
-    fn new(engine: &'static str) -> Self {
+    pub(crate) fn new(engine: &'static str) -> Self {
         Self::with(engine, |launch| launch)
     }
 
@@ -45,25 +45,25 @@ impl Stage {
         self.home.command(&[own, &["-s", self.url()], rest].concat())
     }
 
-    fn run(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
         Outcome::of(&mut self.command(arguments))
     }
 
-    fn good(&self, arguments: &[&str]) -> String {
+    pub(crate) fn good(&self, arguments: &[&str]) -> String {
         let outcome = self.run(arguments);
         assert_eq!(outcome.code, Some(0), "{arguments:?}: {outcome:?}");
         outcome.stdout
     }
 
     /// A reader of a topic, once it reads.
-    fn reader(&self, topic: &str, more: &[&str]) -> Background {
+    pub(crate) fn reader(&self, topic: &str, more: &[&str]) -> Background {
         let reader = Background::start(&mut self.command(&[&["sub", topic], more].concat()));
         reader.wait_until_said(&format!("reading {topic}"));
         reader
     }
 
     /// What answers, once it does, and who it is.
-    fn replier(&self, arguments: &[&str]) -> (Background, String) {
+    pub(crate) fn replier(&self, arguments: &[&str]) -> (Background, String) {
         let replier = Background::start(&mut self.command(arguments));
         replier.wait_until_said("answering as ed25519:");
         let said = replier.stderr();
@@ -72,12 +72,12 @@ impl Stage {
     }
 }
 
-fn ended_well(outcome: &Outcome) -> &str {
+pub(crate) fn ended_well(outcome: &Outcome) -> &str {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     &outcome.stdout
 }
 
-fn objects(lines: &str) -> Vec<Value> {
+pub(crate) fn objects(lines: &str) -> Vec<Value> {
     lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 

@@ -145,10 +145,7 @@ impl World<'_, '_> {
             let waits = relay.stats().link_waits.value();
             let taken = relay.handle_link(now, from as u8, ring, &bytes[done..end]);
             if relay.stats().link_waits.value() > waits {
-                self.side.states.hit(match ring {
-                    Ring::Log => State::LogRingWaited,
-                    Ring::Publish => State::PublishRingWaited,
-                });
+                self.side.states.hit(State::RingWaited);
             }
             done += taken.bytes;
             again = taken.again;

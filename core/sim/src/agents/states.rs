@@ -127,12 +127,8 @@ states! {
     LogRingFull,
     /// a publish ring had no room for all
     PublishRingFull,
-    /// what a log ring brought found no room
-    LogRingWaited,
-    /// what a publish ring brought found no room
-    PublishRingWaited,
-    /// readers of a replica were cut for want of memory
-    FarCut,
+    /// what a ring brought found no room
+    RingWaited,
     /// bytes that are no text were read as a line
     Base64,
     /// a line client at a listener of both dialects
