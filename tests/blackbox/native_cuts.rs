@@ -202,6 +202,8 @@ struct Texts {
     witnesses: [Client; 2],
 }
 
+/// What each of the lines begins with.
+const LINE: &str = "\t\"line\" ";
 /// What ends what they hear.
 const END: &str = "the end";
 
@@ -214,11 +216,12 @@ impl Texts {
     }
 
     fn lines() -> impl Iterator<Item = String> {
-        (0..LINES).map(|nth| format!("\t\"line\" {nth} \\"))
+        (0..LINES).map(|nth| format!("{LINE}{nth} \\"))
     }
 
-    /// Says all there is to say, while everybody reads; gives what each of them heard.
-    fn run(self) -> [Vec<String>; 3] {
+    /// Says all there is to say, while everybody reads; gives what each of them heard. `come` counts
+    /// the lines that have come to the second of them.
+    fn run(self, come: &AtomicUsize) -> [Vec<String>; 3] {
         let mut writer = self.speaker.writer();
         let [near, far] = self.witnesses;
         thread::scope(|scope| {
@@ -228,21 +231,26 @@ impl Texts {
                     thread::sleep(Duration::from_millis(5));
                 }
             });
-            let reading = [self.speaker, near, far].map(|client| scope.spawn(|| heard_by(client)));
+            let others = [(self.speaker, None), (near, Some(come)), (far, None)];
+            let reading = others.map(|(client, come)| scope.spawn(move || heard_by(client, come)));
             reading.map(|reading| reading.join().expect("it hears all"))
         })
     }
 }
 
-/// What a client of lines hears until the end.
-fn heard_by(mut client: Client) -> Vec<String> {
+/// What a client of lines hears until the end; `come` counts those of [`Texts`].
+fn heard_by(mut client: Client, come: Option<&AtomicUsize>) -> Vec<String> {
     let mut heard = Vec::new();
     let deadline = Instant::now() + 5 * PATIENCE;
     while heard.last().is_none_or(|last| last != END) {
         match client.hear(PATIENCE) {
             Heard::Line(line) => {
                 let line: serde_json::Value = serde_json::from_str(&line).expect("an envelope");
-                heard.push(line["content"].as_str().expect("content").to_owned());
+                let said = line["content"].as_str().expect("content");
+                if let Some(come) = come.filter(|_| said.starts_with(LINE)) {
+                    come.fetch_add(1, Ordering::SeqCst);
+                }
+                heard.push(said.to_owned());
             }
             Heard::Silence => assert!(Instant::now() < deadline, "the end never comes"),
             end @ Heard::End(..) => panic!("{end:?}"),
@@ -311,15 +319,20 @@ fn storm(engine: &'static str, retention: &str, (shards, clients): (usize, u64))
     let relay = launch.start();
     let texts = (shards > 1).then(|| Texts::new(&relay));
     let agents: Vec<_> = (0..clients).map(|number| Agent::new(&relay, number)).collect();
-    let done = &AtomicUsize::new(0);
+    let (done, come) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
     let (mut agents, mut clerk, heard) = thread::scope(|scope| {
-        let texts = texts.map(|texts| scope.spawn(|| texts.run()));
+        let texts = texts.map(|texts| scope.spawn(|| texts.run(come)));
         let running = agents.into_iter().map(|agent| run_in(scope, agent, (done, clients)));
         let running: Vec<_> = running.collect();
         let agents = running.into_iter().map(|agent| agent.join().expect("it ends well"));
         let agents: Vec<_> = agents.collect();
         let mut clerk = relay.native(clients);
         if texts.is_some() {
+            let deadline = Instant::now() + 4 * PATIENCE;
+            while come.load(Ordering::SeqCst) < LINES {
+                assert!(Instant::now() < deadline, "not all lines have come");
+                thread::sleep(Duration::from_millis(10));
+            }
             clerk.open("main").expect("it may");
             clerk.publish("main", END.as_bytes());
             assert!(clerk.barrier());

@@ -46,9 +46,9 @@ fn who_asks_and_who_answers_sign() {
         let show = "cat; echo; echo $WARDLINE_SIGNED $WARDLINE_IDENTITY";
         let reply = ["reply", "--key", &bot, "--sign", "--signed-only", "--", "sh", "-c", show];
         let (_replier, who) = stage.replier(&reply);
+        let signed = stage.good(&["req", &who, "hello", "--sign", "--signed-only"]);
         let whose = stage.home.run(&["keygen", "--show"]).stdout;
         let whose = whose.trim();
-        let signed = stage.good(&["req", &who, "hello", "--sign", "--signed-only"]);
         assert_eq!(signed, format!("hello\n1 {whose}\n"));
         let object = objects(&stage.good(&["req", &who, "hello", "--sign", "--json"]));
         assert_eq!(object[0]["signed"]["identity"], who);

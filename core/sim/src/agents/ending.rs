@@ -149,9 +149,10 @@ impl World<'_, '_> {
     /// One says something on each topic that is read: everybody who reads it has it in 5 s.
     fn last_words(&mut self) {
         // Who is silent at a door of both dialects is nobody's reader yet.
-        for text in 0..self.side.texts.len() {
-            let _ = self.side.text_says(text);
-        }
+        let spoke =
+            |side: &mut Side<'_>, text| side.text_says(text).and_then(|_| side.texts[text].conn);
+        let texts = 0..self.side.texts.len();
+        let spoke: Vec<_> = texts.map(|text| spoke(&mut self.side, text)).collect();
         let end = self.side.now_ns + LAST_NS;
         while !(self.side.is_drained() && self.rings_rest()) {
             assert!(self.side.now_ns < end, "first words: {}", self.side.undrained());
@@ -180,25 +181,24 @@ impl World<'_, '_> {
             }
             self.side.links[index] = Some(link);
         }
+        for link in self.side.links.iter_mut().flatten() {
+            link.subs.values_mut().for_each(|sub| sub.lagged = false);
+        }
+        for (text, conn) in spoke.into_iter().enumerate() {
+            let reader = &mut self.side.texts[text];
+            // Who came only now may be silent for too long.
+            let listens = conn.filter(|conn| reader.conn == Some(*conn));
+            reader.listens = listens.map(|conn| (conn, reader.read.len()));
+            let name = reader.name;
+            expected.extend(self.side.text_says(text).map(|msg| (name, msg)));
+        }
         let (least, end) = (self.side.now_ns + HEARD_NS, self.side.now_ns + LAST_NS);
         while self.side.now_ns < least || !self.side.missing(&expected).is_empty() {
             let late = self.side.now_ns >= end;
             let missing = self.side.missing(&expected);
-            assert!(
-                !late,
-                "not everybody was reached: {missing:?}, {:?}",
-                missing
-                    .iter()
-                    .map(|(index, name, msg)| (
-                        self.side.links[*index].as_ref().map(|l| l
-                            .subs
-                            .values()
-                            .find(|s| s.name == *name)
-                            .cloned()),
-                        self.side.truth.msgs[*msg].clone()
-                    ))
-                    .collect::<Vec<_>>()
-            );
+            let said: Vec<_> =
+                missing.iter().map(|(_, _, msg)| &self.side.truth.msgs[*msg]).collect();
+            assert!(!late, "not everybody was reached: {missing:?}, {said:?}");
             self.round();
         }
     }
@@ -333,9 +333,27 @@ impl Side<'_> {
                     let said = &self.truth.msgs[*msg];
                     let own = said.txs.iter().any(|tx| tx.conn == *index);
                     let come = said.place.is_some_and(|place| sub.pos > place.2);
-                    if !(self.is_unsaid(*msg) || come || (own && !sub.echo)) {
+                    // Its number is known once somebody native has heard it.
+                    let told = said.place.is_none() && sub.lagged;
+                    if !(self.is_unsaid(*msg) || come || told || (own && !sub.echo)) {
                         missing.push((*index, sub.name, *msg));
                     }
+                }
+            }
+        }
+        for (text, reader) in self.texts.iter().enumerate() {
+            let Some((index, before)) = reader
+                .listens
+                .filter(|(index, _)| reader.conn == Some(*index) && self.conns[*index].is_up())
+            else {
+                continue;
+            };
+            let told = reader.read[before..].contains(&None);
+            for (name, msg) in expected.iter().filter(|(name, _)| *name == reader.name && !told) {
+                let said = &self.truth.msgs[*msg];
+                let own = said.owner == Owner::Text(text);
+                if !(self.is_unsaid(*msg) || own || said.lines.contains(&text)) {
+                    missing.push((index, *name, *msg));
                 }
             }
         }

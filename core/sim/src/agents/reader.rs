@@ -26,6 +26,8 @@ pub(crate) struct Sub {
     pub(crate) from: u64,
     /// A gap that must come first: from, to, why.
     pub(crate) expected: Option<(u64, u64, GapReason)>,
+    /// It was told that it lagged, since the last words were said.
+    pub(crate) lagged: bool,
     /// When it was given up.
     pub(crate) given_up: Option<u64>,
     /// Who came and went.
@@ -44,6 +46,7 @@ impl Sub {
             pos: 0,
             from: 0,
             expected: None,
+            lagged: false,
             given_up: None,
             present: BTreeMap::new(),
         }
@@ -152,6 +155,7 @@ impl Side<'_> {
             }
             GapReason::Lag => {
                 assert!(sub.expected.is_none() && self.conns[index].slow, "it does not lag");
+                sub.lagged = true;
                 self.states.hit(State::GapLag);
             }
             GapReason::TooLarge => {

@@ -17,11 +17,21 @@ pub(crate) struct Reader {
     /// What it read: messages, and None where it was told of a gap or came anew.
     pub(crate) read: Vec<Option<usize>>,
     pub(crate) began: bool,
+    /// The connection on which it is to hear the last words, and how much it had read before.
+    pub(crate) listens: Option<(usize, usize)>,
 }
 
 impl Reader {
     pub(crate) fn new(name: usize, shard: usize) -> Self {
-        Self { conn: None, name, shard, inbuf: Vec::new(), read: Vec::new(), began: false }
+        Self {
+            conn: None,
+            name,
+            shard,
+            inbuf: Vec::new(),
+            read: Vec::new(),
+            began: false,
+            listens: None,
+        }
     }
 }
 
