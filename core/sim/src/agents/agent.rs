@@ -43,8 +43,6 @@ pub(crate) struct Agent {
     pub(crate) wants: BTreeMap<usize, Want>,
     /// Handles of peers.
     pub(crate) peers: Vec<u64>,
-    /// The step in which it first tried to connect and could not yet.
-    pub(crate) tried: u64,
     /// When it may connect again.
     pub(crate) back_ns: u64,
 }
@@ -66,7 +64,6 @@ impl Agent {
             link: None,
             wants: BTreeMap::new(),
             peers: Vec::new(),
-            tried: 0,
             back_ns: 0,
         }
     }

@@ -69,6 +69,8 @@ pub(crate) struct Link {
     pub(crate) resumed: bool,
     /// Of the agent when it was opened.
     pub(crate) epoch_ms: u64,
+    /// The step in which it was opened.
+    pub(crate) tried: u64,
     /// Another connection of the agent was there, too.
     pub(crate) racing: bool,
     pub(crate) inbuf: Vec<u8>,
@@ -231,7 +233,7 @@ impl Side<'_> {
                 self.states.hit(State::EpochBack);
                 true
             }
-            Code::Refused => self.may_be_denied(&agent.identity, Right::Connect, agent.tried),
+            Code::Refused => self.may_be_denied(&agent.identity, Right::Connect, link.tried),
             Code::TooManySessions => {
                 self.states.hit(State::TooManySessions);
                 let same = |other: &&super::agent::Agent| other.identity == agent.identity;

@@ -301,7 +301,6 @@ impl<'s, 'b> World<'s, 'b> {
         }
         let entropy: [u8; 32] = core::array::from_fn(|_| side.rng.below(256) as u8);
         let who = &mut side.agents[agent];
-        who.tried = side.step;
         let mut epoch_ms = who.epoch_ms;
         let mut resume = who.resumption;
         if !side.calm && side.rng.one_in(60) {
@@ -322,6 +321,7 @@ impl<'s, 'b> World<'s, 'b> {
             resume,
             resumed: false,
             epoch_ms,
+            tried: side.step,
             racing: racing || overlaps,
             inbuf: Vec::new(),
             records: None,
