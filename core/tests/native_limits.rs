@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use bytemuck::Zeroable;
-use wardline_core::native::handshake::client::{Answered, Attempt};
+use wardline_core::native::handshake::client::{Answered, Attempt, Resumption};
 use wardline_core::native::handshake::{MAGIC, Solve};
 use wardline_core::native::{
     Class, ClientControl, Code, Ephemeral, FrameHeader, FrameKind, FrameWriter, Identity, Next,
@@ -93,6 +93,7 @@ struct Client {
     conn: ConnId,
     records: Records,
     handle: u64,
+    resumption: Resumption,
 }
 
 impl World {
@@ -199,7 +200,12 @@ impl World {
         }
         let (accept, rest) = had.split_at(112);
         let connected = wait.accept(accept, self.now).expect("it is accepted");
-        let mut client = Client { conn, records: connected.records(), handle: connected.handle() };
+        let mut client = Client {
+            conn,
+            records: connected.records(),
+            handle: connected.handle(),
+            resumption: connected.resumption(),
+        };
         let told = self.read(&mut client, rest);
         assert!(matches!(told.as_slice(), [Told::Other]), "Taken comes first");
         Ok(client)
@@ -465,4 +471,31 @@ fn who_is_not_known_is_charged_to_its_address_until_it_has_done_well_for_an_hour
     world.offend(client);
     assert_eq!(world.relay.stats().identity_points.value(), 25);
     assert_eq!(world.relay.stats().offence_points.value(), 100);
+}
+
+#[test]
+fn a_session_that_is_over_is_not_had_back_by_who_was_promised_it_before() {
+    let mut world = World::new(NativeLimits::DEFAULT);
+    let key = SigningKey::from_seed(&[3; 32]);
+    let before = world.join(&key, 8, [10, 0, 0, 1]);
+    let resume = NativeLimits::DEFAULT.resume;
+    world.relay.handle_closed(world.now, before.conn);
+    // It is promised at the last moment, and there is a new one before the promise is kept.
+    world.now = world.now.after(resume).before(Duration::from_millis(1));
+    let conn = world.connect([10, 0, 0, 1]);
+    let promised = Attempt { resume: Some(&before.resumption), ..attempt(&key, world.port) };
+    let (hello, wait) = promised.hello();
+    world.feed(conn, hello.as_bytes());
+    let answered = wait.answer(&world.had(conn), world.now).expect("an answer");
+    let Answered::Resumed(resumed) = answered else { panic!("it was there") };
+    world.now = world.now.after(Duration::from_millis(2));
+    let mut client = world.join(&key, 8, [10, 0, 0, 1]);
+    let ping = resumed.records().ping([0; 8]).expect("a record");
+    world.feed(conn, &ping);
+    assert_eq!(world.had(conn), [0; 0], "it is over");
+    world.relay.handle_closed(world.now, conn);
+    world.turn();
+    let ping = client.records.ping([1; 8]).expect("a record");
+    world.feed(client.conn, &ping);
+    assert_eq!(world.told(&mut client), [Told::Pong], "the new one lives");
 }

@@ -157,6 +157,11 @@ impl<P: Pool> Relay<'_, P> {
         Ok((entry, conn))
     }
 
+    /// Whether nobody took a session up again in time.
+    pub(super) fn is_over(&self, entry: Ref) -> bool {
+        self.is_expired(self.natives.entries.at(entry))
+    }
+
     fn is_expired(&self, entry: &Entry) -> bool {
         self.ends_at(entry) <= self.now
     }

@@ -334,6 +334,11 @@ impl<P: Pool> Relay<'_, P> {
                 self.natives.halves.at_mut(half).resume = waiting.park();
                 Ok(Step::More(missing))
             }
+            Ok(FirstRecord::Proved(..)) if self.is_over(entry) => {
+                // It was promised a session that nobody can have any more; there may be a new one.
+                self.close(slot, Reason::Fault(PeerFault::Native(Code::Superseded)));
+                Ok(Step::Gone)
+            }
             Ok(FirstRecord::Proved(session, next)) => {
                 self.stats.resumes.bump();
                 self.go_live(slot, entry, session.records());
