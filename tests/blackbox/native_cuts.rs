@@ -219,8 +219,8 @@ impl Texts {
         (0..LINES).map(|nth| format!("{LINE}{nth} \\"))
     }
 
-    /// Says all there is to say, while everybody reads; gives what each of them heard. `come` counts
-    /// the lines that have come to the second of them.
+    /// Says all there is to say, while everybody reads; gives what each of them heard. `come`
+    /// counts the lines that have come to the second of them.
     fn run(self, come: &AtomicUsize) -> [Vec<String>; 3] {
         let mut writer = self.speaker.writer();
         let [near, far] = self.witnesses;

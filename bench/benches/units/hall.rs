@@ -70,6 +70,8 @@ fn limits() -> Limits {
     limits.quarantine.connects_per_minute = 1_000_000;
     limits.native.messages_per_second = 0;
     limits.native.bytes_per_second = 0;
+    limits.native.identity_messages_per_second = 0;
+    limits.native.identity_bytes_per_second = 0;
     limits.native.deliveries_per_second = 0;
     limits.native.handshakes_per_second = 1_000_000;
     limits.native.handshakes_total_per_second = 1_000_000;

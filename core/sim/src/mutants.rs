@@ -60,5 +60,4 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("far_line_is_no_frame", "native clients are not shown what lines of other shards say"),
     ("far_frames_room_leaked", "what was reserved for frames stays when their lines have no room"),
     ("far_generation_forgotten", "connections that had a slot one after the other are one sender"),
-    ("native_waits_for_no_feed", "native clients publish whatever other shards lag"),
 ];

@@ -107,9 +107,7 @@ impl<P: Pool> Relay<'_, P> {
             return Ok(Outcome::Refused(Code::Forbidden, 0));
         }
         self.natives.conn_mut(slot).target = cursor;
-        if !cfg!(wardline_mutant = "native_waits_for_no_feed") {
-            self.waits_for_feeds(topic)?;
-        }
+        self.waits_for_feeds(topic)?;
         let peer = self.handle_of_entry(self.natives.conn(slot).entry);
         let put = if self.topics.at(topic).cursors > 0 {
             let flags = frame.header.flags & !flags::VERDICT;
