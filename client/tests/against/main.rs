@@ -2,6 +2,8 @@
 
 mod close;
 mod flow;
+#[path = "../common/heard.rs"]
+mod heard;
 mod known;
 mod peers;
 mod reconnect;
@@ -10,8 +12,9 @@ mod server;
 use std::future::Future;
 use std::time::Duration;
 
+use heard::{event, message, text};
 use server::Server;
-use wardline_client::{Client, Event, Message, SigningKey, Subscription};
+use wardline_client::{Client, Event, SigningKey};
 
 /// Runs a test's future on a runtime of one thread; half a minute is for ever.
 fn run(test: impl Future<Output = ()>) {
@@ -27,22 +30,6 @@ fn key(seed: u8) -> SigningKey {
 
 async fn client(server: &Server, seed: u8) -> Client {
     Client::connect(&server.url(), key(seed)).await.expect("connected")
-}
-
-async fn event(subscription: &mut Subscription) -> Event {
-    subscription.recv().await.expect("an event")
-}
-
-/// The next event, which is a message.
-async fn message(subscription: &mut Subscription) -> Message {
-    match event(subscription).await {
-        Event::Message(message) => message,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn text(subscription: &mut Subscription) -> String {
-    String::from_utf8(message(subscription).await.payload).unwrap()
 }
 
 /// Waits until it holds.

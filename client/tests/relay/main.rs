@@ -2,6 +2,8 @@
 //! wardline-client -- --ignored`. In between stands a wire that can be cut.
 
 mod envelopes;
+#[path = "../common/heard.rs"]
+mod heard;
 mod told;
 
 use std::fs;
@@ -15,9 +17,10 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use heard::{event, message, text};
 use wardline_client::{
-    Client, Code, Error, Event, From, GapReason, LostWhy, Message, Policy, Report, SigningKey,
-    Subscription, keys,
+    Client, Code, Error, Event, From, GapReason, LostWhy, Policy, Report, SigningKey, Subscription,
+    keys,
 };
 
 fn run(test: impl Future<Output = ()>) {
@@ -178,24 +181,6 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream) {
         }
     }
     let _ = to.shutdown(Shutdown::Write);
-}
-
-async fn event(subscription: &mut Subscription) -> Event {
-    subscription.recv().await.expect("an event")
-}
-
-async fn message(subscription: &mut Subscription) -> Message {
-    match event(subscription).await {
-        Event::Message(message) => message,
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn text(subscription: &mut Subscription) -> String {
-    match event(subscription).await {
-        Event::Message(message) => String::from_utf8(message.payload).unwrap(),
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]

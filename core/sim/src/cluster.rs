@@ -8,10 +8,10 @@ use crate::places::Place;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::shared::Shared;
+use crate::wire::{RINGS, Wire};
 use crate::world::World;
 use crate::{Places, Report};
 
-const RINGS: [Ring; 2] = [Ring::Log, Ring::Publish];
 /// Leaps of time on end in which a link may carry nothing, unless its shard is stuck.
 const SKIPS_MAX: u32 = 2;
 /// Turns in which a log ring must have been drained, whatever others do.
@@ -21,16 +21,6 @@ const DRAINED_NS: u64 = 60_000_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 /// The longest leap of time, in nanoseconds for each millisecond of an ordinary one.
 const LEAPS_MAX: u64 = 20_000_000;
-
-/// One ring.
-#[derive(Clone, Debug)]
-struct Wire {
-    bytes: Vec<u8>,
-    bytes_max: usize,
-    skipped: u32,
-    /// Brought and not taken: it is brought again once there is more, or the relay says so.
-    left: usize,
-}
 
 /// The shards, and what is between them.
 #[derive(Debug)]
@@ -73,12 +63,7 @@ impl<'s, 'b> Cluster<'s, 'b> {
             worlds.push(World::new(plan.clone(), own, lent, check_all, (shard, shards, shared)));
         }
         let record = plan.limits.record_bytes_max();
-        let wire = |rng: &mut Rng<'b>| Wire {
-            bytes: Vec::new(),
-            bytes_max: record * rng.pick(&[1, 1, 2, 16, 100]),
-            skipped: 0,
-            left: 0,
-        };
+        let wire = |rng: &mut Rng<'b>| Wire::new(record * rng.pick(&[1, 1, 2, 16, 100]));
         let wires = (0..shards * shards * RINGS.len()).map(|_| wire(&mut rng)).collect();
         let carry_percent = rng.pick(&[100, 100, 60, 20, 5]);
         Self { worlds, wires, rng, carry_percent, stuck: None, quiet: 0, spun: 0 }

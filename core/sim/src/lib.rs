@@ -28,6 +28,7 @@ pub mod trace;
 mod traffic;
 mod verdicts;
 mod view;
+mod wire;
 mod world;
 
 pub use agents::{

@@ -6,22 +6,12 @@ use wardline_core::Ring;
 use super::states::State;
 use super::world::World;
 use crate::rng::Rng;
+use crate::wire::{RINGS, Wire};
 
-const RINGS: [Ring; 2] = [Ring::Log, Ring::Publish];
 /// Leaps of time on end in which a ring may carry nothing.
 const SKIPS_MAX: u32 = 2;
 /// Bytes that are brought at once at least: no more come than there are places for events.
 const BROUGHT: usize = 4_000;
-
-/// One ring.
-#[derive(Clone, Debug)]
-struct Wire {
-    bytes: Vec<u8>,
-    bytes_max: usize,
-    skipped: u32,
-    /// Brought and not taken: it is brought again once there is more, or the relay says so.
-    left: usize,
-}
 
 /// All of them.
 #[derive(Clone, Debug)]
@@ -35,12 +25,7 @@ pub(crate) struct Rings {
 
 impl Rings {
     pub(crate) fn new(shards: usize, record: usize, rng: &mut Rng<'_>) -> Self {
-        let mut wire = || Wire {
-            bytes: Vec::new(),
-            bytes_max: record * rng.pick(&[1, 1, 2, 16, 100]),
-            skipped: 0,
-            left: 0,
-        };
+        let mut wire = || Wire::new(record * rng.pick(&[1, 1, 2, 16, 100]));
         let wires = (0..if shards > 1 { shards * shards * 2 } else { 0 }).map(|_| wire()).collect();
         let carry_percent = if shards > 1 { rng.pick(&[100, 100, 60, 20, 5]) } else { 0 };
         Self { shards, wires, carry_percent, wanted: vec![false; shards] }
