@@ -155,11 +155,12 @@ impl Wire {
         thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 let far = TcpStream::connect(relay).unwrap();
+                let ends = [near.try_clone().unwrap(), far.try_clone().unwrap()];
+                kept.lock().unwrap().extend(ends);
                 for (from, to) in [(&near, &far), (&far, &near)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     thread::spawn(move || pass_on(from, to));
                 }
-                kept.lock().unwrap().extend([near, far]);
             }
         });
         Self { addr, streams }
@@ -355,12 +356,15 @@ fn a_relay_that_was_killed_knows_nothing() {
         alice.publish_taken("chat", "one").await.unwrap();
         assert_eq!(text(&mut chat).await, "one");
         let was = chat.epoch();
+        let mut reports = alice.reports();
         relay.start_again();
         assert_eq!(event(&mut chat).await, Event::Reconnected);
         let lost = event(&mut chat).await;
         let epoch = matches!(lost, Event::Lost(LostWhy::Epoch { was: before, next: 1, .. })
             if before == was);
         assert!(epoch, "{lost:?}");
+        // What she sent before she knew would be unsure.
+        while !matches!(reports.recv().await.unwrap().0, Report::Reconnected) {}
         alice.publish_taken("chat", "two").await.unwrap();
         let mut next = event(&mut chat).await;
         if matches!(next, Event::Gap { reason: GapReason::Epoch, .. }) {
