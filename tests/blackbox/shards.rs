@@ -252,14 +252,13 @@ mod broken {
         let launch = Launch::talkative("ring").shards(2);
         let mut relay = launch.spawned_by(forbidden::enter_of_many_eperm).start();
         let speaker = relay.dial_shard(0).connect();
-        let began = Instant::now();
-        // So many that they are not sent to by one call.
-        let crowd: Vec<_> = (0..100).map(|_| relay.dial_shard(1).connect()).collect();
+        // So many that they are not sent to by one call; or taken in by one, which ends it before.
+        let crowd: Vec<_> = (0..100).map(|_| relay.dial_shard(1).try_connect()).collect();
         talk_until_the_end(&mut relay, speaker);
-        assert!(began.elapsed() < Duration::from_secs(8), "not for want of signs of life");
         assert_eq!(relay.wait(PATIENCE).code(), Some(1));
-        let said = "wardline: engine ring: Operation not permitted";
-        assert!(relay.log().contains(said), "no word of it");
+        let log = relay.log();
+        assert!(log.contains("wardline: engine ring: Operation not permitted"), "no word of it");
+        assert!(!log.contains("no sign of life"), "it was waited for");
         drop(crowd);
     }
 
