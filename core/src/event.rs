@@ -123,6 +123,27 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The connection that it speaks of, if it speaks of one.
+    #[must_use]
+    pub const fn conn(self) -> Option<ConnId> {
+        match self {
+            Self::None
+            | Self::Ordered { .. }
+            | Self::ReplicaBegins { .. }
+            | Self::Replicated { .. }
+            | Self::LinkDead { .. }
+            | Self::LinkLost { .. } => None,
+            Self::Leaving { conn, .. }
+            | Self::Published { conn, .. }
+            | Self::NotRelayed { conn, .. }
+            | Self::Gap { conn, .. }
+            | Self::Paced { conn, .. }
+            | Self::Struck { conn, .. } => Some(conn),
+        }
+    }
+}
+
 /// The ring.
 #[derive(Debug)]
 pub(crate) struct Events<'s> {

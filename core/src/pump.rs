@@ -1,5 +1,7 @@
 //! The drain loop: what every frontend does after it has handed over what came in.
 
+use core::net::SocketAddr;
+
 use crate::event::Event;
 use crate::id::ConnId;
 use crate::relay::{Gather, Output, Relay};
@@ -39,8 +41,9 @@ pub trait Carrier<P> {
     /// Closes the socket. Gives whether that is done at once; else [`Relay::handle_closed`]
     /// follows, once nothing of it is under way.
     fn close(&mut self, conn: ConnId) -> bool;
-    /// Tells the operator.
-    fn event(&mut self, event: Event);
+    /// Tells the operator. `remote`: where the peer is of whom the event speaks, as the relay was
+    /// told when it took the connection; the socket of one that was reset does not know any more.
+    fn event(&mut self, event: Event, remote: Option<SocketAddr>);
 }
 
 /// What a frontend does after [`pump`].
@@ -86,7 +89,9 @@ pub fn pump<P: Pool, C: Carrier<P>>(
                     relay.handle_closed(now, conn);
                 }
             }
-            Output::Event(event) => carrier.event(event),
+            Output::Event(event) => {
+                carrier.event(event, event.conn().and_then(|conn| relay.remote(conn)));
+            }
             Output::Wait(at) => {
                 return if at.is_some_and(|at| at <= now) { Next::Again } else { Next::Wait(at) };
             }

@@ -67,7 +67,7 @@ impl Carrier<Pool> for Net {
     fn pause(&mut self, _: ConnId) {}
     fn resume(&mut self, _: ConnId) {}
     fn finish(&mut self, _: ConnId) {}
-    fn event(&mut self, _: Event) {}
+    fn event(&mut self, _: Event, _: Option<SocketAddr>) {}
 
     fn probe(&mut self, _: ConnId) -> Option<u32> {
         Some(0)

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use wardline_core::{ConnId, Event, Pool, Reason, Relay};
+use wardline_core::{Event, Pool, Reason, Relay};
 
 /// Events of one turn that need no memory; the relay's ring holds about as many.
 const WAITING_MAX: usize = 1_024;
@@ -23,14 +23,14 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Takes an event down. `addr` gives the address of the connection that it speaks of: by the
-    /// time that it is told the socket may be gone.
-    pub fn push(&mut self, event: Event, addr: impl FnOnce(ConnId) -> Option<SocketAddr>) {
+    /// Takes an event down. `addr` is that of the connection that it speaks of: by the time that it
+    /// is told the relay may have forgotten it.
+    pub fn push(&mut self, event: Event, addr: Option<SocketAddr>) {
         if self.waiting.len() == WAITING_MAX {
             self.untold += 1;
             return;
         }
-        self.waiting.push((event, conn(event).and_then(addr)));
+        self.waiting.push((event, addr));
     }
 
     /// Tells what was taken down.
@@ -42,24 +42,6 @@ impl Events {
         if untold > 0 {
             tracing::warn!(code = "events", untold, "more happened in one turn than is told");
         }
-    }
-}
-
-/// The connection that an event speaks of.
-fn conn(event: Event) -> Option<ConnId> {
-    match event {
-        Event::None
-        | Event::Ordered { .. }
-        | Event::ReplicaBegins { .. }
-        | Event::Replicated { .. }
-        | Event::LinkDead { .. }
-        | Event::LinkLost { .. } => None,
-        Event::Leaving { conn, .. }
-        | Event::Published { conn, .. }
-        | Event::NotRelayed { conn, .. }
-        | Event::Gap { conn, .. }
-        | Event::Paced { conn, .. }
-        | Event::Struck { conn, .. } => Some(conn),
     }
 }
 

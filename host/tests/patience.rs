@@ -42,7 +42,7 @@ impl<P: Pool> Carrier<P> for Sent {
         true
     }
 
-    fn event(&mut self, _: Event) {}
+    fn event(&mut self, _: Event, _: Option<SocketAddr>) {}
 }
 
 /// One publisher, some readers, and a clock.

@@ -1,6 +1,8 @@
 //! What the relay writes down, and above all what it does not.
 
-use crate::harness::{Client, Launch, Relay, on_each_engine};
+use std::net::SocketAddr;
+
+use crate::harness::{Client, Launch, Relay, on_each_engine, wait_until};
 
 /// A word that is in no log by chance.
 const CANARY: &str = "quetzalcoatlus";
@@ -158,6 +160,40 @@ fn each_refusal_is_in_the_log_with_the_address() {
     });
 }
 
+/// Whoever resets a connection takes the address with it: the socket does not know it any more.
+#[test]
+fn a_connection_that_was_reset_is_in_the_log_with_the_address() {
+    on_each_engine(|engine| {
+        let relay = Launch::of_both(engine).arguments(&["-v"]).start();
+        let ends = |address: SocketAddr| {
+            let line = move |log: &str| {
+                let ended = |line: &&str| line.contains("connection ends");
+                log.lines().filter(ended).any(|line| line.contains(&address.to_string()))
+            };
+            wait_until(&format!("the end of {address} in the log"), || line(&relay.log()));
+        };
+        let silent = relay.connect_to(1);
+        let address = silent.address();
+        silent.abort();
+        ends(address);
+
+        let [mut speaker, mut listener] = [relay.connect_to(1), relay.connect_to(1)];
+        relay.seat_by(relay.connect_to(1), [&mut listener]);
+        speaker.say("hello");
+        listener.expect(&speaker.envelope("hello"));
+        for client in [speaker, listener] {
+            let address = client.address();
+            client.abort();
+            ends(address);
+        }
+
+        let mut native = relay.native(1);
+        let address = native.address();
+        native.abort();
+        ends(address);
+    });
+}
+
 #[test]
 fn quiet_is_quiet_and_loud_is_louder() {
     on_each_engine(|engine| {
@@ -175,7 +211,6 @@ fn quiet_is_quiet_and_loud_is_louder() {
 #[cfg(all(unix, not(wardline_portable)))]
 #[test]
 fn usr1_reopens_the_log_file() {
-    use crate::harness::wait_until;
     use rustix::process::Signal;
     use std::fs;
 

@@ -1,6 +1,7 @@
 //! The sockets of a shard, and what the relay may have done to them.
 
 use std::io::{ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -160,11 +161,7 @@ impl<P: Pool> Carrier<P> for Sockets {
         true
     }
 
-    fn event(&mut self, event: Event) {
-        let Self { table, events, .. } = self;
-        events.push(event, |conn| {
-            let socket = table.get(conn.index())?.as_ref().filter(|socket| socket.conn == conn)?;
-            socket.stream.peer_addr().ok()
-        });
+    fn event(&mut self, event: Event, remote: Option<SocketAddr>) {
+        self.events.push(event, remote);
     }
 }

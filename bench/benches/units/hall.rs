@@ -61,7 +61,7 @@ impl<P: Pool> Carrier<P> for Sockets {
         true
     }
 
-    fn event(&mut self, _: Event) {}
+    fn event(&mut self, _: Event, _: Option<SocketAddr>) {}
 }
 
 /// Without what would have a bench measure a limit.

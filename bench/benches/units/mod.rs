@@ -53,7 +53,7 @@ impl<P: Pool> Carrier<P> for Taker {
         true
     }
 
-    fn event(&mut self, _: Event) {}
+    fn event(&mut self, _: Event, _: Option<SocketAddr>) {}
 }
 
 fn limits() -> Limits {

@@ -1,6 +1,8 @@
 //! Eight clients in memory, and the frontend that carries bytes to them: the fourth one of the
 //! core, after those on sockets and the simulator.
 
+use core::net::SocketAddr;
+
 use wardline_core::{Carrier, ConnId, Event, Gather, Instant, Pool, Relay, Started};
 
 use crate::script::{author, envelope};
@@ -273,5 +275,5 @@ impl<P: Pool> Carrier<P> for Clients {
         true
     }
 
-    fn event(&mut self, _event: Event) {}
+    fn event(&mut self, _event: Event, _remote: Option<SocketAddr>) {}
 }

@@ -1,5 +1,7 @@
 //! The frontend as the relay's pump sees it.
 
+use std::net::SocketAddr;
+
 use wardline_core::{
     Carrier, ConnId, Event, GATHER_MAX, Gather, LagRule, PeerFault, Pool, Reason, Started,
 };
@@ -147,8 +149,13 @@ impl<P: Pool> Carrier<P> for Side<'_> {
         true
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: Event, remote: Option<SocketAddr>) {
         let known = |side: &Self, conn: ConnId| side.names[&conn];
+        if let Some(conn) = event.conn() {
+            let peer = &self.peers[known(self, conn)];
+            let addr = SocketAddr::new(peer.view.addr.ip().to_canonical(), peer.view.addr.port());
+            assert_eq!(remote, (!peer.gone).then_some(addr), "{event:?}");
+        }
         match event {
             Event::None => panic!("an event of nothing"),
             Event::Leaving { conn, reason } => {

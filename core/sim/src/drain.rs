@@ -206,7 +206,9 @@ impl World<'_, '_> {
                     relay.handle_closed(now, conn);
                 }
             }
-            Output::Event(event) => carrier.event(event),
+            Output::Event(event) => {
+                carrier.event(event, event.conn().and_then(|conn| relay.remote(conn)));
+            }
             Output::Wait(_) => {}
         }
     }

@@ -204,7 +204,7 @@ impl<P: Pool> Carrier<P> for Wires {
         true
     }
 
-    fn event(&mut self, _event: Event) {}
+    fn event(&mut self, _event: Event, _remote: Option<SocketAddr>) {}
 }
 
 /// The memory of a relay for two.

@@ -361,7 +361,7 @@ impl<'s, 'p> Shard<'s, 'p> {
                 let _ = io::Write::write(&mut stream, warning);
             });
         if let Some((conn, stream)) = taken {
-            self.sockets.add(conn, Rc::new(stream.into()), addr);
+            self.sockets.add(conn, Rc::new(stream.into()));
         }
     }
 

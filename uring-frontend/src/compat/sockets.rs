@@ -37,7 +37,6 @@ pub(super) struct Socket {
     pub(super) conn: ConnId,
     pub(super) fd: Fd,
     pub(super) bell: Bell,
-    addr: SocketAddr,
     pub(super) input: Input,
     pub(super) send: Option<Send>,
     /// How many bytes that send was given.
@@ -94,7 +93,7 @@ impl Sockets {
     }
 
     /// Takes the socket of a connection that the relay has taken, and reads it.
-    pub(super) fn add(&mut self, conn: ConnId, fd: Fd, addr: SocketAddr) {
+    pub(super) fn add(&mut self, conn: ConnId, fd: Fd) {
         let index = conn.index();
         if self.table.len() <= index {
             self.table.resize_with(index + 1, || None);
@@ -103,7 +102,6 @@ impl Sockets {
             conn,
             bell: self.rung.bell(number(conn)),
             fd,
-            addr,
             input: Input::None,
             send: None,
             send_bytes: 0,
@@ -262,11 +260,7 @@ impl<'p> Carrier<RawPool<'p>> for Sockets {
         false
     }
 
-    fn event(&mut self, event: Event) {
-        let Self { table, events, .. } = self;
-        events.push(event, |conn| {
-            let socket = table.get(conn.index())?.as_ref().filter(|socket| socket.conn == conn)?;
-            Some(socket.addr)
-        });
+    fn event(&mut self, event: Event, remote: Option<SocketAddr>) {
+        self.events.push(event, remote);
     }
 }

@@ -1,6 +1,6 @@
 //! The sockets of a shard, and what the relay may have done to them.
 
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
 use wardline_core::{
@@ -368,11 +368,7 @@ impl<'p> Carrier<RawPool<'p>> for Sockets<'p> {
         false
     }
 
-    fn event(&mut self, event: Event) {
-        let Self { table, events, .. } = self;
-        events.push(event, |conn| {
-            let socket = table.get(conn.index())?.as_ref().filter(|socket| socket.conn == conn)?;
-            socket.stream.peer_addr().ok()
-        });
+    fn event(&mut self, event: Event, remote: Option<SocketAddr>) {
+        self.events.push(event, remote);
     }
 }

@@ -195,7 +195,11 @@ impl<P: Pool> Carrier<P> for Side<'_> {
         true
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: Event, remote: Option<SocketAddr>) {
+        if let Some(conn) = event.conn() {
+            let conn = &self.conns[self.names[&(self.shard, conn)]];
+            assert_eq!(remote, (!conn.gone).then_some(conn.addr), "{event:?}");
+        }
         match event {
             Event::Leaving { conn, reason } => {
                 let index = self.names[&(self.shard, conn)];
