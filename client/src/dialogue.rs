@@ -13,7 +13,7 @@ use wardline_core::native::{FrameKind, Identity, flags};
 use crate::client::Client;
 use crate::envelopes::Signed;
 use crate::error::Error;
-use crate::payload::Payload;
+use crate::payload::{Payload, span};
 use crate::task::{Command, Outgoing, Waiter};
 
 /// How much of an answer may be under way: what a peer may send before it is told that it was
@@ -254,10 +254,7 @@ impl Request {
     /// How long the asker waits, from when it asked. None: it did not say.
     #[must_use]
     pub const fn patience(&self) -> Option<Duration> {
-        match self.ttl_ms {
-            0 => None,
-            ms => Some(Duration::from_millis(ms as u64)),
-        }
+        span(self.ttl_ms)
     }
 
     /// What is asked.

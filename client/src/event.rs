@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
 use wardline_core::native::envelope::EnvelopeFault;
-use wardline_core::native::{GapReason, Start, flags};
+use wardline_core::native::{Class, GapReason, Start, flags};
 
 use crate::client::Client;
 use crate::envelopes::Signed;
@@ -78,6 +78,10 @@ pub struct Message {
     pub sender: u64,
     /// The sender's number for it; 0 of one who speaks the line dialect.
     pub mid: u64,
+    /// How urgent it is, by its sender's word.
+    pub class: Class,
+    /// How long its sender says that it is worth anything, from when it was said. None: for ever.
+    pub ttl: Option<Duration>,
     /// The frame's flags, as PROTOCOL.md 2.4.1 has them.
     pub flags: u16,
     /// Who signed it, verified here. None: it came without an envelope, or the client's policy is

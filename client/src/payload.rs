@@ -39,8 +39,8 @@ impl Payload {
         self
     }
 
-    /// How long it is worth delivering, from 1 ms to 49 days: what waits longer is given up.
-    /// Without it, for ever; a request, as long as its answer is waited for.
+    /// How long it is worth anything, from 1 ms to 49 days: its receiver is told, and the relay
+    /// drops nothing for it. Without it, for ever; a request, as long as its answer is waited for.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl_ms = millis(ttl);
@@ -74,6 +74,14 @@ impl<T: Into<Vec<u8>>> From<T> for Payload {
 /// A time to live as on the wire: at least a millisecond.
 pub(crate) fn millis(ttl: Duration) -> u32 {
     u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+/// The same the other way round. None: none was said.
+pub(crate) const fn span(ttl_ms: u32) -> Option<Duration> {
+    match ttl_ms {
+        0 => None,
+        ms => Some(Duration::from_millis(ms as u64)),
+    }
 }
 
 /// Whom a message is for: a session by its handle, and, where the program knows it, whose that is.
@@ -124,7 +132,7 @@ mod tests {
         for payload in [Payload::from("text"), b"text".into(), vec![b't', b'e', b'x', b't'].into()]
         {
             assert_eq!(payload, Payload::new("text"));
-            assert_eq!((payload.flags, payload.ttl_ms), (0, 0));
+            assert_eq!((payload.flags, span(payload.ttl_ms)), (0, None));
         }
         let payload = Payload::new("x").class(Class::Bulk).sealed();
         assert_eq!((payload.class, payload.flags), (Class::Bulk, flags::SEALED));
@@ -136,6 +144,7 @@ mod tests {
             (Duration::MAX, u32::MAX),
         ] {
             assert_eq!(Payload::new("x").ttl(ttl).ttl_ms, ms);
+            assert_eq!(millis(span(ms).unwrap()), ms);
         }
     }
 }

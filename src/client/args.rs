@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use wardline_client::{From, Identity, IdentityFault, Url, is_topic_name};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use wardline_client::{Class, From, Identity, IdentityFault, Url, is_topic_name};
 use wardline_host::settings::{Span, read_text};
 
 /// What all of them are told.
@@ -57,6 +58,12 @@ pub(crate) struct PubArgs {
     /// Sign what you say, end to end: readers need not believe the relay who said it
     #[arg(long)]
     pub(crate) sign: bool,
+    /// How urgent it is: where memory is short, the relay refuses bulk first
+    #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = class())]
+    pub(crate) class: Class,
+    /// How long it is worth anything, such as 5s: readers are told it, and the relay drops nothing
+    #[arg(long, value_name = "SPAN", value_parser = ttl)]
+    pub(crate) ttl: Option<Duration>,
     /// Give up after so long, such as 5s
     #[arg(long, value_name = "SPAN", value_parser = span)]
     pub(crate) timeout: Option<Duration>,
@@ -107,6 +114,9 @@ pub(crate) struct ReqArgs {
     /// Take no answer but one that is signed by who was asked
     #[arg(long)]
     pub(crate) signed_only: bool,
+    /// How urgent it is: where memory is short, the relay refuses bulk first
+    #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = class())]
+    pub(crate) class: Class,
     /// How long to wait for all of the answer
     #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = span)]
     pub(crate) timeout: Duration,
@@ -230,6 +240,22 @@ fn span(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos(span.0.as_nanos()))
 }
 
+/// The names of classes, in the order of [`Class::ALL`].
+pub(crate) const CLASSES: [&str; 4] = ["urgent", "interactive", "normal", "bulk"];
+
+fn class() -> impl TypedValueParser<Value = Class> {
+    let named = |name: String| CLASSES.iter().zip(Class::ALL).find(|(known, _)| **known == name);
+    PossibleValuesParser::new(CLASSES)
+        .map(move |name| named(name).map_or(Class::Normal, |(_, class)| class))
+}
+
+/// A span as the wire can say it: 0 would be for ever.
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = span(text)?;
+    let whole = (1..=u128::from(u32::MAX)).contains(&ttl.as_millis());
+    whole.then_some(ttl).ok_or_else(|| "must be from 1ms to 49d".to_owned())
+}
+
 fn begin(text: &str) -> Result<From, String> {
     let number = |text: &str| text.parse::<u64>().ok();
     let parts: Vec<_> = text.split(':').collect();
@@ -291,6 +317,16 @@ mod tests {
         for text in ["", "0", "0x", "-1", "g", "12345678901234567", &hex[1..], "alice"] {
             assert!(asked(text).unwrap_err().contains("handle"), "{text}");
         }
+    }
+
+    #[test]
+    fn how_long_it_is_worth_anything() {
+        assert_eq!(ttl("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(ttl("49d"), Ok(Duration::from_secs(49 * 86_400)));
+        for text in ["0s", "999us", "50d"] {
+            assert_eq!(ttl(text), Err("must be from 1ms to 49d".to_owned()), "{text}");
+        }
+        assert!(ttl("5").unwrap_err().contains("a time with its unit"));
     }
 
     #[test]

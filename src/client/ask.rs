@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use serde_json::json;
-use wardline_client::{Client, Code, Error, Identity, Peer, Recipient};
+use wardline_client::{Client, Code, Error, Identity, Payload, Peer, Recipient};
 
 use super::args::{Asked, ReqArgs, RttArgs, WhoArgs};
 use super::connect::{connect, connect_trusting};
@@ -51,6 +51,7 @@ async fn ask(args: &ReqArgs, message: Vec<u8>, client: &Client) -> Result<(), Fa
             a_session(&identity, &peers)?
         }
     };
+    let message = Payload::new(message).class(args.class);
     let out = Out::new(Shape::of(args.raw, args.common.json));
     if out.shape() == Shape::Json {
         let reply = client.request(to, message, args.timeout).await;

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use wardline_client::{Client, CloseError, Error, Verdict};
+use wardline_client::{Client, CloseError, Error, Payload, Verdict};
 
 use super::args::PubArgs;
 use super::connect::connect_trusting;
@@ -59,7 +59,12 @@ enum Said {
 
 /// Says everything; gives how many messages that were.
 async fn say(args: &PubArgs, client: &Client, out: &Out) -> Result<u64, Said> {
-    let say = async |payload: Vec<u8>| {
+    let say = async |bytes: Vec<u8>| {
+        let payload = Payload::new(bytes).class(args.class);
+        let payload = match args.ttl {
+            Some(ttl) => payload.ttl(ttl),
+            None => payload,
+        };
         if !args.verdict {
             return client.publish(&args.topic, payload).await.map_err(Said::Relay);
         }

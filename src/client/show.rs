@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use wardline_client::{Message, Peer, Signed};
 use wardline_host::logging::escaped;
 
+use super::args::CLASSES;
 use crate::exit::Failure;
 
 /// How payloads are shown.
@@ -149,6 +150,8 @@ fn message_json(epoch: u64, message: &Message) -> Value {
         "offset": message.offset,
         "sender": handle(message.sender),
         "mid": message.mid.to_string(),
+        "class": CLASSES[message.class as usize],
+        "ttl_ms": message.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         "line": message.is_line(),
         "envelope": message.has_envelope(),
         "signed": message.signed.as_ref().map(signed_json),
@@ -186,11 +189,16 @@ mod tests {
 
     #[test]
     fn a_message_is_an_object() {
+        use std::time::Duration;
+        use wardline_client::Class;
+
         let message = Message {
             topic: "t".into(),
             offset: 5,
             sender: 0xAB,
             mid: u64::MAX >> 1,
+            class: Class::Bulk,
+            ttl: Some(Duration::from_secs(5)),
             flags: 0,
             signed: None,
             history: true,
@@ -200,6 +208,7 @@ mod tests {
         assert_eq!(shown["from"], "offset:9:5");
         assert_eq!(shown["sender"], "00000000000000ab");
         assert_eq!(shown["mid"], "9223372036854775807");
+        assert_eq!((&shown["class"], &shown["ttl_ms"]), (&json!("bulk"), &json!(5_000)));
         assert_eq!((&shown["signed"], &shown["history"]), (&Value::Null, &json!(true)));
         assert_eq!((&shown["payload_hex"], &shown["payload"]), (&json!("ff00"), &Value::Null));
         let text = message_json(9, &Message { payload: b"\"x\n".to_vec(), ..message });

@@ -184,7 +184,7 @@ fn set_private(_: &str) {}
 #[test]
 fn a_wrong_call_is_usage() {
     let home = Home::new();
-    let calls: [(&[&str], &str); 8] = [
+    let calls: [(&[&str], &str); 10] = [
         (&["pub"], "TOPIC"),
         (&["pub", "a*", "x"], "a topic's name is"),
         (&["pub", "t", "x", "-s", "line://h:1"], "native://HOST:PORT"),
@@ -193,6 +193,8 @@ fn a_wrong_call_is_usage() {
         (&["req", "alice", "x"], "handle"),
         (&["reply"], "COMMAND"),
         (&["sub", "t", "--timeout", "5"], "a time with its unit"),
+        (&["pub", "t", "x", "--class", "loud"], "urgent, interactive, normal, bulk"),
+        (&["pub", "t", "x", "--ttl", "0s"], "must be from 1ms to 49d"),
     ];
     for (call, says) in calls {
         fails(&home.run(call), 2, &[says]);

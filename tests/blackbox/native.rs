@@ -4,7 +4,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use wardline_core::native::Class;
 
 use crate::commands::{Home, fails};
 use crate::harness::{
@@ -132,6 +133,27 @@ fn who_comes_later_reads_what_is_retained() {
         let from = read[2]["from"].as_str().expect("text");
         let read = stage.good(&["sub", "t", "--from", from, "--count", "2", "--json"]);
         assert_eq!(objects(&read)[1]["offset"], 5);
+    });
+}
+
+#[test]
+fn a_message_says_how_urgent_it_is_and_how_long_it_is_worth_anything() {
+    on_each_engine(|engine| {
+        let stage = Stage::new(engine);
+        let reader = stage.reader("t", &["--count", "2", "--json"]);
+        stage.good(&["pub", "t", "plain"]);
+        stage.good(&["pub", "t", "soon", "--class", "urgent", "--ttl", "5s", "--sign"]);
+        let read = objects(ended_well(&reader.outcome()));
+        let carried = |at: usize| (read[at]["class"].clone(), read[at]["ttl_ms"].clone());
+        assert_eq!(carried(1), (json!("normal"), Value::Null));
+        assert_eq!(carried(2), (json!("urgent"), json!(5_000)));
+        // Who asks says how long it waits, as ever.
+        let mut asked = stage.relay.native(1);
+        let handle = format!("{:016x}", asked.handle());
+        let call = ["req", &handle, "x", "--class", "bulk", "--timeout", "300ms"];
+        fails(&stage.run(&call), 124, &[]);
+        let request = asked.expect(b"x");
+        assert_eq!((request.class, request.ttl_ms), (Class::Bulk, 300));
     });
 }
 

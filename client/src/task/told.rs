@@ -20,7 +20,7 @@ use crate::client::{Client, Peer};
 use crate::dialogue::{Direct, Request};
 use crate::error::{Error, Refusal};
 use crate::event::{Event, LostWhy, Message, Report};
-use crate::payload::Verdict;
+use crate::payload::{Verdict, span};
 
 /// Handles that this client had, of which messages may still come.
 const HANDLES_MAX: usize = 8;
@@ -226,13 +226,18 @@ impl Task {
         let place = Place { topic: Some(&name), when, sender, answers: false };
         let (sender, offset) = (header.peer, header.offset);
         let event = match self.letters.open(frame, place, clock_ms()) {
-            Ok(Opened { payload, signed, history }) => {
-                let (mid, flags, payload) = (header.mid, header.flags, payload.to_vec());
-                let topic = name.clone();
-                let message =
-                    Message { topic, offset, sender, mid, flags, signed, history, payload };
-                Event::Message(message)
-            }
+            Ok(Opened { payload, signed, history }) => Event::Message(Message {
+                topic: name.clone(),
+                offset,
+                sender,
+                mid: header.mid,
+                class: header.class,
+                ttl: span(header.ttl_ms),
+                flags: header.flags,
+                signed,
+                history,
+                payload: payload.to_vec(),
+            }),
             Err(fault) => {
                 self.shared.status().untrusted += 1;
                 Event::Untrusted { offset, sender, fault }
