@@ -275,7 +275,7 @@ impl Request {
     /// Answers in pieces, as fast as the asker reads them.
     #[must_use]
     pub const fn stream(self) -> Pieces {
-        Pieces { request: self, asker: None, under_way: VecDeque::new(), failed: None }
+        Pieces { request: self, asker: None, next: 0, under_way: VecDeque::new(), failed: None }
     }
 
     /// For whom the answer is signed: for who signed the request, or else for whom the relay says
@@ -301,12 +301,15 @@ impl Request {
 
 /// An answer that goes out in pieces. It must be ended: dropped before, the asker waits until its
 /// deadline. It is ended only where every piece was taken: nobody is left with half an answer that
-/// looks whole.
+/// looks whole. Where this client signs, the pieces' numbers and the end are signed with them: nor
+/// can who relays them make that of it.
 #[derive(Debug)]
 pub struct Pieces {
     request: Request,
     /// For whom it is signed, once that is known.
     asker: Option<(Identity, u32)>,
+    /// The number of the next piece.
+    next: u32,
     under_way: VecDeque<oneshot::Receiver<Result<(), Error>>>,
     /// A piece was not taken: there is a hole, and nothing may follow.
     failed: Option<Error>,
@@ -347,6 +350,8 @@ impl Pieces {
         let payload = Payload { flags, ..Payload::new(piece) };
         let mut frame = self.request.answer(FrameKind::Stream, payload, self.asker);
         frame.taken = Some(Waiter::Taken(taken));
+        frame.piece = self.next;
+        self.next = self.next.saturating_add(1);
         self.under_way.push_back(answer);
         self.request.client.queue(frame).await
     }

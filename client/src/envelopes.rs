@@ -61,24 +61,19 @@ pub struct Signed {
     pub issued_ms: u64,
     /// Of which start of that device.
     pub(crate) epoch_ms: u64,
-    /// Its number in that.
-    pub(crate) counter: u64,
+    /// Which piece of an answer it is.
+    pub(crate) piece: u32,
 }
 
 impl Signed {
     pub(crate) const fn of(said: &Said<'_>) -> Self {
-        let Said { sender, device, epoch_ms, counter, issued_ms, .. } = *said;
-        Self { sender, device, issued_ms, epoch_ms, counter }
+        let Said { sender, device, epoch_ms, issued_ms, piece, .. } = *said;
+        Self { sender, device, issued_ms, epoch_ms, piece }
     }
 
     /// Whether it is by the same device, since the same start.
     pub(crate) fn is_of(&self, other: &Self) -> bool {
         let party = |signed: &Self| (signed.sender, signed.device, signed.epoch_ms);
         party(self) == party(other)
-    }
-
-    /// Whether it was signed after that one of the same device.
-    pub(crate) const fn is_after(&self, other: &Self) -> bool {
-        self.counter > other.counter
     }
 }

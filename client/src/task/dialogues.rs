@@ -133,9 +133,7 @@ impl Dialogues {
         };
         let stream = header.kind == FrameKind::Stream;
         let bytes = opened.payload.len() as u64;
-        if open.begun {
-            follows(open.signed.as_ref(), opened.signed.as_ref())?;
-        }
+        follows(open.begun.then_some(open.signed.as_ref()), opened.signed.as_ref())?;
         if stream && open.holed {
             self.fail(mid, Error::Unsure);
             return Ok(());
@@ -194,17 +192,21 @@ impl Dialogues {
     }
 }
 
-/// Whether a piece of an answer follows the one before it: nothing of somebody else's, and nothing
-/// in another order than it was signed in.
-fn follows(before: Option<&Signed>, piece: Option<&Signed>) -> Result<(), EnvelopeFault> {
-    match (before, piece) {
-        (None, None) => Ok(()),
-        (Some(_), None) => Err(EnvelopeFault::Missing),
-        (None, Some(_)) => Err(EnvelopeFault::Sender),
-        (Some(before), Some(piece)) if !piece.is_of(before) => Err(EnvelopeFault::Sender),
-        (Some(before), Some(piece)) if !piece.is_after(before) => Err(EnvelopeFault::Stale),
-        (Some(_), Some(_)) => Ok(()),
-    }
+/// Whether a piece of an answer follows the one before it, if there was one: nothing of somebody
+/// else's, and none left out.
+fn follows(before: Option<Option<&Signed>>, piece: Option<&Signed>) -> Result<(), EnvelopeFault> {
+    let next = match (before, piece) {
+        (None | Some(None), None) => return Ok(()),
+        (Some(Some(_)), None) => return Err(EnvelopeFault::Missing),
+        (Some(None), Some(_)) => return Err(EnvelopeFault::Sender),
+        (Some(Some(before)), Some(piece)) if !piece.is_of(before) => {
+            return Err(EnvelopeFault::Sender);
+        }
+        (Some(Some(before)), Some(_)) => before.piece.checked_add(1),
+        (None, Some(_)) => Some(0),
+    };
+    let is_next = piece.map(|piece| piece.piece) == next;
+    if is_next { Ok(()) } else { Err(EnvelopeFault::Piece) }
 }
 
 #[cfg(test)]
@@ -227,24 +229,26 @@ mod tests {
         }
     }
 
-    fn signed(seed: u8, counter: u64) -> Option<Signed> {
+    fn signed(seed: u8, piece: u32) -> Option<Signed> {
         let sender = SigningKey::from_seed(&[seed; 32]).identity();
-        Some(Signed { sender, device: 1, issued_ms: 2, epoch_ms: 3, counter })
+        Some(Signed { sender, device: 1, issued_ms: 2, epoch_ms: 3, piece })
     }
 
     #[test]
-    fn pieces_are_one_signers_and_in_order() {
-        use EnvelopeFault::{Missing, Sender, Stale};
-        // Who signed each piece, under which number; and what is wrong with the last.
-        type Case = (&'static [Option<(u8, u64)>], Result<(), EnvelopeFault>);
+    fn pieces_are_one_signers_and_none_is_left_out() {
+        use EnvelopeFault::{Missing, Piece, Sender};
+        // Who signed each piece, as which; and what is wrong with the last.
+        type Case = (&'static [Option<(u8, u32)>], Result<(), EnvelopeFault>);
         let cases: &[Case] = &[
             (&[None, None, None], Ok(())),
-            (&[Some((1, 1)), Some((1, 2)), Some((1, 9))], Ok(())),
-            (&[Some((1, 2)), Some((1, 1))], Err(Stale)),
-            (&[Some((1, 2)), Some((1, 2))], Err(Stale)),
-            (&[Some((1, 1)), Some((2, 2))], Err(Sender)),
-            (&[Some((1, 1)), None], Err(Missing)),
-            (&[None, Some((1, 1))], Err(Sender)),
+            (&[Some((1, 0)), Some((1, 1)), Some((1, 2))], Ok(())),
+            (&[Some((1, 1))], Err(Piece)),
+            (&[Some((1, 0)), Some((1, 2))], Err(Piece)),
+            (&[Some((1, 0)), Some((1, 1)), Some((1, 0))], Err(Piece)),
+            (&[Some((1, 0)), Some((1, 0))], Err(Piece)),
+            (&[Some((1, 0)), Some((2, 1))], Err(Sender)),
+            (&[Some((1, 0)), None], Err(Missing)),
+            (&[None, Some((1, 0))], Err(Sender)),
         ];
         for (pieces, wanted) in cases {
             let mut dialogues = Dialogues::default();
@@ -254,7 +258,7 @@ mod tests {
             let said: Vec<_> = pieces
                 .iter()
                 .map(|who| {
-                    let signed = who.and_then(|(seed, counter)| signed(seed, counter));
+                    let signed = who.and_then(|(seed, piece)| signed(seed, piece));
                     let opened = Opened { payload: b"x", signed, history: false };
                     dialogues.answer(&piece(FrameKind::Stream, false), &opened)
                 })

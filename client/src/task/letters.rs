@@ -80,17 +80,18 @@ impl Letters {
         self.counter
     }
 
-    /// The envelope of a message, as it goes out.
+    /// The envelope of a message, as it goes out: for whom, under which number, and which piece of
+    /// an answer it is.
     pub(crate) fn make(
         &self,
         key: &SigningKey,
         frame: &FrameHeader,
-        (audience, counter): (Audience<'_>, u64),
+        (audience, (counter, piece)): (Audience<'_>, (u64, u32)),
         payload: &[u8],
         now_ms: u64,
     ) -> [u8; ENVELOPE_BYTES] {
         let (device, epoch_ms) = (self.own.1, self.epoch_ms);
-        let letter = Letter { audience, device, epoch_ms, counter, issued_ms: now_ms };
+        let letter = Letter { audience, device, epoch_ms, counter, issued_ms: now_ms, piece };
         make(key, frame, &letter, payload)
     }
 

@@ -34,7 +34,7 @@ fn header(kind: FrameKind) -> FrameHeader {
 /// What somebody signs at a time, under a number.
 fn signed(header: &FrameHeader, audience: Audience<'_>, counter: u64, at_ms: u64) -> Vec<u8> {
     let letters = Letters::new(Policy::OPEN.sign(), (key(1).identity(), 3), START_MS, START_MS);
-    let envelope = letters.make(&key(1), header, (audience, counter), b"text", at_ms);
+    let envelope = letters.make(&key(1), header, (audience, (counter, 0)), b"text", at_ms);
     [envelope.as_slice(), b"text"].concat()
 }
 

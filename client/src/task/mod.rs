@@ -145,6 +145,8 @@ pub(crate) struct Outgoing {
     pub(crate) payload: Vec<u8>,
     /// Whose the destination is, as far as that is known: for whom it is signed.
     pub(crate) audience: Option<(Identity, u32)>,
+    /// Of a STREAM, which piece of its answer it is, from 0.
+    pub(crate) piece: u32,
     /// Who waits until it is taken.
     pub(crate) taken: Option<Waiter>,
     /// Of a REQUEST.
@@ -154,8 +156,8 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     pub(crate) fn new(to: Destination, payload: Payload) -> Self {
         let Payload { bytes, class, flags, ttl_ms } = payload;
-        let (audience, taken, answer) = (None, None, None);
-        Self { to, class, flags, ttl_ms, payload: bytes, audience, taken, answer }
+        let (audience, piece, taken, answer) = (None, 0, None, None);
+        Self { to, class, flags, ttl_ms, payload: bytes, audience, piece, taken, answer }
     }
 
     pub(crate) fn to_peer(handle: u64, kind: FrameKind, corr: u64, payload: Payload) -> Self {

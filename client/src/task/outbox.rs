@@ -36,8 +36,8 @@ pub(crate) struct Entry {
     pub(crate) payload: Vec<u8>,
     /// Whose the peer is, as far as that is known.
     pub(crate) audience: Option<(Identity, u32)>,
-    /// It is to be signed, under this number.
-    pub(crate) letter: Option<u64>,
+    /// It is to be signed, under this number, as this piece of an answer.
+    pub(crate) letter: Option<(u64, u32)>,
     pub(crate) taken: Option<Waiter>,
     /// Somebody was told, or a report was made.
     pub(crate) told: bool,
@@ -55,8 +55,8 @@ impl Entry {
         FrameHeader { kind, class, flags, topic, ttl_ms, peer, mid, offset: 0, corr }
     }
 
-    /// For whom it is signed, and under which number. None: it is not.
-    pub(crate) fn letter(&self) -> Option<(Audience<'_>, u64)> {
+    /// For whom it is signed, under which number, and as which piece. None: it is not.
+    pub(crate) fn letter(&self) -> Option<(Audience<'_>, (u64, u32))> {
         let audience = match (&self.topic, self.audience) {
             (Some(name), _) => Audience::Topic(name),
             (None, Some((identity, device))) => Audience::Peer(identity, device),

@@ -143,7 +143,7 @@ impl Task {
 
     fn enqueue(&mut self, frame: Outgoing) {
         let signs = self.plan.policy.signs && !frame.is_enveloped();
-        let Outgoing { to, class, flags, ttl_ms, payload, audience, taken, answer } = frame;
+        let Outgoing { to, class, flags, ttl_ms, payload, audience, piece, taken, answer } = frame;
         let (to, name) = match to {
             Destination::Topic(name) => match self.topics.place(&name) {
                 Ok(place) => (To::Topic(place), Some(name)),
@@ -174,7 +174,7 @@ impl Task {
             }
         }
         debug_assert!(!signs || name.is_some() || audience.is_some(), "signed for nobody");
-        let letter = signs.then(|| self.letters.number());
+        let letter = signs.then(|| (self.letters.number(), piece));
         let (topic, told) = (name, false);
         let entry =
             Entry { to, topic, class, flags, ttl_ms, payload, audience, letter, taken, told };

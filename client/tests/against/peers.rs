@@ -1,6 +1,7 @@
 //! One to one: messages, requests, answers in pieces.
 
-use wardline_client::{Code, Error, From, Report};
+use wardline_client::{Code, EnvelopeFault, Error, From, Policy, Report};
+use wardline_core::native::flags;
 
 use super::server::Server;
 use super::*;
@@ -147,6 +148,60 @@ fn an_answer_with_a_hole_is_not_taken_for_whole() {
         conn.stream.shutdown(std::net::Shutdown::Both).unwrap();
         let asked = asking.await.unwrap();
         assert!(matches!(asked, Err(Error::Unsure)), "{asked:?}");
+    });
+}
+
+/// A relay that is not honest: it ends an answer early, late or not at all, or leaves pieces out.
+#[test]
+fn a_signed_answer_is_not_cut_short_unseen() {
+    use EnvelopeFault::{Kind, Missing, Piece};
+    const END: u16 = flags::END;
+    run(async {
+        let server = Server::start(1);
+        let signing = async |seed| {
+            let builder = Client::builder(&server.url()).key(key(seed));
+            builder.envelopes(Policy::OPEN.sign()).connect().await.expect("connected")
+        };
+        let (alice, bob) = (signing(11).await, signing(12).await);
+        let mut requests = bob.requests().await.unwrap();
+        let (done, mut answered) = tokio::sync::mpsc::channel(1);
+        let answering = tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                let mut pieces = request.stream();
+                pieces.send("one").await.unwrap();
+                pieces.send("two").await.unwrap();
+                pieces.end().await.unwrap();
+                done.send(()).await.unwrap();
+            }
+        });
+        // What the relay does to the pieces "one", "two" and the end.
+        type Case = (&'static [Option<u16>], Option<EnvelopeFault>);
+        let cases: &[Case] = &[
+            (&[], None),
+            (&[Some(END)], Some(Kind)),
+            (&[Some(0), Some(END)], Some(Kind)),
+            (&[Some(0), Some(0), Some(END)], Some(Kind)),
+            (&[Some(0), Some(0), Some(flags::ENVELOPE)], Some(Missing)),
+            (&[None], Some(Piece)),
+            (&[Some(0), None], Some(Piece)),
+            (&[None, None], Some(Piece)),
+        ];
+        for (pieces, wrong) in cases {
+            server.world().knobs.pieces.extend(*pieces);
+            let asked = alice.request(bob.handle(), "x", Duration::from_secs(20)).await;
+            match (asked, wrong) {
+                (Ok(reply), None) => assert_eq!(reply.payload, b"onetwo"),
+                (Err(Error::Untrusted(fault)), Some(wrong)) => assert_eq!(fault, *wrong),
+                (asked, wrong) => panic!("{pieces:?}: {asked:?}, not {wrong:?}"),
+            }
+            answered.recv().await.unwrap();
+            server.world().knobs.pieces.clear();
+        }
+        // Without its end it is waited for in vain.
+        server.world().knobs.pieces.extend([Some(0), Some(0), None]);
+        let asked = alice.request(bob.handle(), "x", Duration::from_millis(200)).await;
+        assert!(matches!(asked, Err(Error::Deadline)), "{asked:?}");
+        answering.abort();
     });
 }
 

@@ -33,7 +33,7 @@ fn letter(kind: FrameKind, audience: Audience<'_>, numbers: (u64, u64), issued_m
         offset: 0,
         corr: 0,
     };
-    let letter = Letter { audience, device: 3, epoch_ms, counter, issued_ms };
+    let letter = Letter { audience, device: 3, epoch_ms, counter, issued_ms, piece: 0 };
     let envelope = make(&key(11), &frame, &letter, b"text");
     Payload::new([envelope.as_slice(), b"text"].concat()).in_envelope()
 }

@@ -18,6 +18,7 @@ pub const CLOCKS_APART_MS: u64 = 300_000;
 const VERSION: u8 = 1;
 const TOPIC: u8 = 1;
 const SEALED: u8 = 2;
+const END: u8 = 4;
 /// Bytes that the signature covers, with those of the label and the payload's hash around them.
 const SIGNED: usize = 112;
 const MESSAGE: usize = 32 + SIGNED + 32;
@@ -57,6 +58,8 @@ pub struct Letter<'a> {
     pub counter: u64,
     /// The sender's clock, in milliseconds since 1970.
     pub issued_ms: u64,
+    /// Of a STREAM, which piece of its answer it is, from 0; else 0.
+    pub piece: u32,
 }
 
 /// The envelope of `payload`, which goes before it into a frame with this header.
@@ -72,7 +75,7 @@ pub fn make(
         Audience::Topic(_) => (TOPIC, 0),
         Audience::Peer(_, device) => (0, device),
     };
-    put(&mut bytes, 0, &[VERSION, topic | sealed(frame), frame.kind as u8]);
+    put(&mut bytes, 0, &[VERSION, topic | marks(frame), frame.kind as u8]);
     put(&mut bytes, 4, &letter.device.to_le_bytes());
     put(&mut bytes, 8, key.identity().as_bytes());
     put(&mut bytes, 40, &letter.audience.key());
@@ -81,13 +84,17 @@ pub fn make(
     put(&mut bytes, 88, &letter.issued_ms.to_le_bytes());
     put(&mut bytes, 96, &corr(frame).to_le_bytes());
     put(&mut bytes, 104, &to_device.to_le_bytes());
+    put(&mut bytes, 108, &letter.piece.to_le_bytes());
     let signature = key.sign(&signed(&bytes, payload));
     put(&mut bytes, SIGNED, &signature);
     bytes
 }
 
-const fn sealed(frame: &FrameHeader) -> u8 {
-    if frame.has(flags::SEALED) { SEALED } else { 0 }
+/// The frame's flags that are signed with it.
+const fn marks(frame: &FrameHeader) -> u8 {
+    let sealed = if frame.has(flags::SEALED) { SEALED } else { 0 };
+    let end = if frame.has(flags::END) { END } else { 0 };
+    sealed | end
 }
 
 /// What an envelope says of a frame's place in a dialogue: of a REQUEST its id.
@@ -122,7 +129,7 @@ pub enum EnvelopeFault {
     Missing,
     /// Too short, another version, or reserved bits.
     Form,
-    /// It was made for another kind of frame, or for another flag.
+    /// It was made for another kind of frame, or for another flag: such as for no END.
     Kind,
     /// It was made for another dialogue.
     Corr,
@@ -130,6 +137,8 @@ pub enum EnvelopeFault {
     Audience,
     /// It is by somebody else than who was asked.
     Sender,
+    /// It is not the piece of an answer that follows the one before it.
+    Piece,
     /// It was issued more than 300 s from now.
     Clock,
     /// Its epoch is more than 300 s ahead, or before one that was seen.
@@ -156,6 +165,7 @@ impl EnvelopeFault {
             Self::Corr => "it was signed for another dialogue",
             Self::Audience => "it was signed for somebody else",
             Self::Sender => "it was signed by somebody else than who was asked",
+            Self::Piece => "pieces of the answer are missing before it",
             Self::Clock => "it was signed more than 300 s from now, by the sender's clock",
             Self::Epoch => "its sender's epoch is over, or more than 300 s ahead",
             Self::Replayed => "it came before",
@@ -194,6 +204,8 @@ pub struct Said<'b> {
     pub counter: u64,
     /// When, by the sender's clock.
     pub issued_ms: u64,
+    /// Of a STREAM, which piece of its answer, from 0.
+    pub piece: u32,
     /// What.
     pub payload: &'b [u8],
 }
@@ -237,13 +249,13 @@ impl<'b> Placed<'b> {
         }
         let (bytes, payload) =
             payload.split_first_chunk::<ENVELOPE_BYTES>().ok_or(EnvelopeFault::Form)?;
-        let marks = u8_at(bytes, 1);
-        let unknown = marks & !(TOPIC | SEALED) != 0;
-        if u8_at(bytes, 0) != VERSION || unknown || !is_zero(bytes, 3, 1) || !is_zero(bytes, 108, 4)
-        {
+        let said = u8_at(bytes, 1);
+        let unknown = said & !(TOPIC | SEALED | END) != 0;
+        let numbered = u32_at(bytes, 108) != 0 && u8_at(bytes, 2) != FrameKind::Stream as u8;
+        if u8_at(bytes, 0) != VERSION || unknown || numbered || !is_zero(bytes, 3, 1) {
             return Err(EnvelopeFault::Form);
         }
-        if u8_at(bytes, 2) != frame.kind as u8 || marks & SEALED != sealed(frame) {
+        if u8_at(bytes, 2) != frame.kind as u8 || said & (SEALED | END) != marks(frame) {
             return Err(EnvelopeFault::Kind);
         }
         if u64_at(bytes, 96) != corr(frame) {
@@ -253,8 +265,8 @@ impl<'b> Placed<'b> {
         let publish = frame.kind == FrameKind::Publish;
         let to_device = u32_at(bytes, 104);
         let audience = match expected.topic {
-            Some(name) if publish && marks & TOPIC != 0 => Audience::Topic(name),
-            None if !publish && marks & TOPIC == 0 => Audience::Peer(me, device),
+            Some(name) if publish && said & TOPIC != 0 => Audience::Topic(name),
+            None if !publish && said & TOPIC == 0 => Audience::Peer(me, device),
             Some(_) | None => return Err(EnvelopeFault::Audience),
         };
         if get::<32>(bytes, 40) != audience.key()
@@ -301,6 +313,7 @@ impl<'b> Placed<'b> {
             epoch_ms: self.epoch_ms(),
             counter: self.counter(),
             issued_ms: self.issued_ms(),
+            piece: u32_at(self.bytes, 108),
             payload: self.payload,
         })
     }

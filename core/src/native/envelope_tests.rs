@@ -42,6 +42,7 @@ fn letter(counter: u64) -> Letter<'static> {
         epoch_ms: NOW_MS - 1_000,
         counter,
         issued_ms: NOW_MS,
+        piece: 0,
     }
 }
 
@@ -101,6 +102,29 @@ fn the_layout_is_the_pages() {
     let message = [&label[..], &bytes[..112], blake3::hash(b"text").as_bytes()].concat();
     let signature: [u8; 64] = bytes[112..].try_into().expect("64");
     assert!(sender(1).public().verify(&message, &signature));
+}
+
+#[test]
+fn the_number_of_a_piece_and_its_end_are_signed() {
+    let piece = frame(FrameKind::Stream);
+    let end = FrameHeader { flags: piece.flags | flags::END, ..piece };
+    let numbered = Letter { piece: 7, ..letter(1) };
+    let open = |frame: &FrameHeader, bytes: &[u8]| {
+        let mut table = [ZERO; 4];
+        let mut memory = Memory::new(&mut table[..], START_MS);
+        memory.open(&expects(frame), bytes, NOW_MS).map(|fresh| fresh.said().piece)
+    };
+    for (made, other) in [(piece, end), (end, piece)] {
+        let mut bytes = payload(&sender(1), &made, &numbered);
+        assert_eq!(open(&made, &bytes), Ok(7));
+        assert_eq!(open(&other, &bytes), Err(EnvelopeFault::Kind));
+        bytes[108] ^= 1;
+        assert_eq!(open(&made, &bytes), Err(EnvelopeFault::Signature));
+    }
+    for kind in FrameKind::ALL.into_iter().filter(|kind| *kind != FrameKind::Stream) {
+        let bytes = payload(&sender(1), &frame(kind), &numbered);
+        assert_eq!(open(&frame(kind), &bytes), Err(EnvelopeFault::Form), "{kind:?}");
+    }
 }
 
 #[test]

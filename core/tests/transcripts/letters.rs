@@ -39,6 +39,7 @@ const fn word(fault: EnvelopeFault) -> &'static str {
         EnvelopeFault::BeforeFloor => "before what is known",
         EnvelopeFault::Signature => "signature",
         EnvelopeFault::Sender => "sender",
+        EnvelopeFault::Piece => "piece",
     }
 }
 
@@ -90,6 +91,7 @@ fn remade(receiver: Identity, frame: &FrameHeader, letter: &Value, payload: &[u8
         epoch_ms: number(&made["epoch_ms"]),
         counter: number(&made["counter"]),
         issued_ms: number(&made["issued_ms"]),
+        piece: small("piece"),
     };
     let key = SigningKey::from_seed(&array(&made["seed"]));
     [make(&key, frame, &letter, payload).as_slice(), payload].concat()

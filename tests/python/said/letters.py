@@ -63,13 +63,16 @@ class Letters:
             "counter": counter,
             "issued_ms": now_ms,
             "corr": the_frame.mid if kind == Kind.REQUEST else the_frame.corr,
-            "flags": (1 if is_topic else 0) | (2 if flags & Flag.SEALED else 0),
+            "flags": (1 if is_topic else 0)
+            | (2 if flags & Flag.SEALED else 0)
+            | (4 if flags & Flag.END else 0),
         }
         one = Envelope(**(values | changes))
         payload = self.rng.bytes(9) if payload is None else payload
         the_frame.payload = one.seal(seed, payload)
         letter = {"frame": plain(the_frame)[:-1], "payload": payload.hex()}
-        honest = not (changes.keys() - {"device", "epoch_ms", "issued_ms", "to_device"})
+        free = {"device", "epoch_ms", "issued_ms", "to_device", "piece"}
+        honest = not (changes.keys() - free)
         honest = honest and not (is_topic and one.to_device)
         if honest:
             letter["made"] = {
@@ -80,6 +83,7 @@ class Letters:
                 "epoch_ms": one.epoch_ms,
                 "counter": counter,
                 "issued_ms": one.issued_ms,
+                "piece": one.piece,
             }
         letter["sealed"] = the_frame.payload.hex()
         if change:
@@ -115,10 +119,26 @@ def envelopes() -> None:
         assert one.send(Kind.DIRECT, counter, to_device=device) == want
     for counter, device in enumerate([7, 8], 1):
         assert one.send(Kind.PUBLISH, counter, to_device=device) == "audience"
+    envelope_pieces()
     envelope_window()
     envelope_time()
     envelope_form()
     envelope_table()
+
+
+def envelope_pieces() -> None:
+    one = Letters("the pieces of an answer and its end")
+    for nth, flags in enumerate([0, 0, Flag.SEALED, Flag.END]):
+        assert one.send(Kind.STREAM, nth + 1, seal=flags, piece=nth) == "fresh"
+    ends = Flag.ENVELOPE | Flag.END
+    assert one.send(Kind.STREAM, 9, piece=4, in_frame={"flags": ends}) == "kind"
+    cut = {"flags": Flag.ENVELOPE}
+    assert one.send(Kind.STREAM, 9, seal=Flag.END, piece=4, in_frame=cut) == "kind"
+    assert one.send(Kind.STREAM, 9, piece=4, change=lambda m: flip(m, 108 * 8)) == "signature"
+    assert one.send(Kind.STREAM, 9, piece=2**32 - 1) == "fresh"
+    for kind in Kind:
+        want = "fresh" if kind == Kind.STREAM else "form"
+        assert one.send(kind, 10 + kind, piece=1) == want
 
 
 def envelope_window() -> None:

@@ -10,7 +10,7 @@ from .keys import L_E, dk, h, sign, verify
 
 
 ENVELOPE = struct.Struct("<BBBBI32s32sQQQQII")
-TOPIC, SEALED = 1, 2
+TOPIC, SEALED, END = 1, 2, 4
 CLOCK_MS = 300_000
 WINDOW = 1024
 
@@ -35,6 +35,7 @@ class Envelope:
     corr: int = 0
     to_device: int = 0
     flags: int = 0
+    piece: int = 0
 
     def header(self) -> bytes:
         head = ENVELOPE.pack(
@@ -50,7 +51,7 @@ class Envelope:
             self.issued_ms,
             self.corr,
             self.to_device,
-            0,
+            self.piece,
         )
         return head
 
@@ -89,11 +90,10 @@ class EnvelopeReceiver:
         header, signature = frame.payload[:112], frame.payload[112:ENVELOPE_BYTES]
         payload = frame.payload[ENVELOPE_BYTES:]
         ver, flags, kind, reserved, device, sender, audience, *rest = ENVELOPE.unpack(header)
-        epoch_ms, counter, issued_ms, corr, to_device, reserved2 = rest
-        one = Envelope(
-            kind, device, sender, audience, epoch_ms, counter, issued_ms, corr, to_device, flags
-        )
-        self.check_form(one, ver, reserved or reserved2)
+        epoch_ms, counter, issued_ms, corr, to_device, piece = rest
+        place = (corr, to_device, flags, piece)
+        one = Envelope(kind, device, sender, audience, epoch_ms, counter, issued_ms, *place)
+        self.check_form(one, ver, reserved)
         self.check_frame(one, frame, topic)
         if abs(now_ms - issued_ms) > CLOCK_MS:
             raise Refused("clock")
@@ -106,13 +106,17 @@ class EnvelopeReceiver:
         return one, payload
 
     def check_form(self, one: Envelope, ver: int, reserved: int) -> None:
-        if ver != 1 or reserved or one.flags & ~(TOPIC | SEALED):
+        if ver != 1 or reserved or one.flags & ~(TOPIC | SEALED | END):
+            raise Refused("form")
+        if one.piece and one.kind != Kind.STREAM:
             raise Refused("form")
 
     def check_frame(self, one: Envelope, frame: Frame, topic: bytes | None) -> None:
         corr = frame.mid if frame.kind == Kind.REQUEST else frame.corr
-        sealed = bool(frame.flags & Flag.SEALED)
+        sealed, end = bool(frame.flags & Flag.SEALED), bool(frame.flags & Flag.END)
         if one.kind != frame.kind or bool(one.flags & SEALED) != sealed:
+            raise Refused("kind")
+        if bool(one.flags & END) != end:
             raise Refused("kind")
         if one.corr != corr:
             raise Refused("corr")

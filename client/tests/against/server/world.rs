@@ -1,6 +1,6 @@
 //! What the little relay knows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::Sender;
 
@@ -68,6 +68,9 @@ pub(crate) struct Knobs {
     pub(crate) cuts: Vec<Cut>,
     /// Payloads that are refused, and the code.
     pub(crate) nacks: HashMap<Vec<u8>, (Code, u32)>,
+    /// What becomes of the next pieces of answers: these flags are turned over; None: it is taken,
+    /// and kept back.
+    pub(crate) pieces: VecDeque<Option<u16>>,
     /// Topics that nobody may use.
     pub(crate) forbidden: Vec<String>,
     /// So many Subscribes find no room.
@@ -271,7 +274,11 @@ impl World {
         }
         let conn = self.conns.get_mut(&header.peer).ok_or(Code::NoRoute)?;
         let session = &mut self.sessions[conn.session];
-        let header = FrameHeader { peer: handle, offset: session.direct, ..header };
+        let is_piece = header.kind == FrameKind::Stream;
+        let turned = self.knobs.pieces.pop_front_if(|_| is_piece).unwrap_or(Some(0));
+        let Some(turned) = turned else { return Ok(()) };
+        let flags = header.flags ^ turned;
+        let header = FrameHeader { peer: handle, offset: session.direct, flags, ..header };
         session.direct += 1;
         conn.frame(&header, frame.payload);
         Ok(())
