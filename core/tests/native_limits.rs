@@ -124,7 +124,7 @@ impl World {
         };
         let sessions = NativeSlots {
             conns: lent(100),
-            entries: lent(50),
+            entries: lent(80),
             entry_buckets: lent(1),
             half_open: lent(50),
             name_buckets: lent(4),
@@ -182,6 +182,14 @@ impl World {
 
     /// Err: it is in quarantine, for so many milliseconds.
     fn try_join(&mut self, key: &SigningKey, device: u32, ip: [u8; 4]) -> Result<Client, u32> {
+        self.ask_in(key, device, ip).map_err(|(code, retry_ms)| {
+            assert_eq!(code, Code::Quarantined.wire());
+            retry_ms
+        })
+    }
+
+    /// Err: the code of the ALERT, and when it may come back.
+    fn ask_in(&mut self, key: &SigningKey, device: u32, ip: [u8; 4]) -> Result<Client, (u16, u32)> {
         let conn = self.connect(ip);
         let (hello, wait) = attempt(key, self.port).hello();
         self.feed(conn, hello.as_bytes());
@@ -195,8 +203,7 @@ impl World {
         let had = self.had(conn);
         if had[4] == ALERT {
             let code = u16::from_le_bytes([had[8], had[9]]);
-            assert_eq!(code, Code::Quarantined.wire());
-            return Err(u32::from_le_bytes([had[12], had[13], had[14], had[15]]));
+            return Err((code, u32::from_le_bytes([had[12], had[13], had[14], had[15]])));
         }
         let (accept, rest) = had.split_at(112);
         let connected = wait.accept(accept, self.now).expect("it is accepted");
@@ -220,6 +227,24 @@ impl World {
         assert_eq!(told, [Told::Close(Code::BadValue.wire(), 0)]);
         self.relay.handle_closed(self.now, client.conn);
         self.turn();
+    }
+
+    /// The client's end breaks: its session waits for it.
+    fn cut(&mut self, client: &Client) {
+        self.relay.handle_broken(self.now, client.conn);
+        self.turn();
+    }
+
+    /// Whether there is a session still that may be resumed.
+    fn resumes(&mut self, key: &SigningKey, client: &Client) -> bool {
+        let conn = self.connect([127, 0, 0, 1]);
+        let again = Attempt { resume: Some(&client.resumption), ..attempt(key, self.port) };
+        let (hello, _) = again.hello();
+        self.feed(conn, hello.as_bytes());
+        let resumed = self.had(conn)[4] == RESUMED;
+        self.relay.handle_closed(self.now, conn);
+        self.turn();
+        resumed
     }
 
     fn is_free(&self, ip: [u8; 4]) -> bool {
@@ -317,7 +342,11 @@ fn direct(peer: u64, mid: u64) -> FrameHeader {
     FrameHeader { kind: FrameKind::Direct, topic: 0, peer, ..publish(0, mid) }
 }
 
+/// Sessions of one identity that may wait.
+const LOST_MAX: u32 = 64;
+
 const CHALLENGE: u8 = 2;
+const RESUMED: u8 = 5;
 const ALERT: u8 = 0x7F;
 
 #[test]
@@ -498,4 +527,53 @@ fn a_session_that_is_over_is_not_had_back_by_who_was_promised_it_before() {
     let ping = client.records.ping([1; 8]).expect("a record");
     world.feed(client.conn, &ping);
     assert_eq!(world.told(&mut client), [Told::Pong], "the new one lives");
+}
+
+#[test]
+fn an_identity_has_so_many_sessions_that_live_whatever_it_left_behind() {
+    let mut world = World::new(NativeLimits::DEFAULT);
+    let key = SigningKey::from_seed(&ENROLLED);
+    let at = [127, 0, 0, 1];
+    let mut lost = Vec::new();
+    for nth in 0..10 {
+        for device in nth * 4..nth * 4 + 4 {
+            lost.push(world.join(&key, device, at));
+        }
+        lost.iter().skip(nth as usize * 4).for_each(|client| world.cut(client));
+    }
+    // Each has a session that waits for it; and yet only so many may live.
+    let full = Err(Code::TooManySessions.wire());
+    let mut ask = |device| {
+        let asked = world.ask_in(&key, device, at);
+        asked.map(|client| client.conn).map_err(|(code, _)| code)
+    };
+    let live: Vec<ConnId> = (0..4).map(|device| ask(device).expect("it is let in")).collect();
+    for device in 4..42 {
+        assert_eq!(ask(device), full, "{device}");
+    }
+    // Who lives already takes its own session over.
+    let again = ask(3).expect("it is let in");
+    assert_eq!(ask(4), full);
+    world.relay.handle_broken(world.now, live[0]);
+    world.turn();
+    assert!(world.ask_in(&key, 4, at).is_ok() && again != live[3]);
+}
+
+#[test]
+fn sessions_that_wait_refuse_nobody_and_the_oldest_gives_way() {
+    let mut world = World::new(NativeLimits::DEFAULT);
+    let key = SigningKey::from_seed(&ENROLLED);
+    let first = world.join(&key, 0, [127, 0, 0, 1]);
+    world.cut(&first);
+    for device in 1..LOST_MAX {
+        world.now = world.now.after(Duration::from_millis(1));
+        let client = world.join(&key, device, [127, 0, 0, 1]);
+        world.cut(&client);
+    }
+    assert!(world.resumes(&key, &first), "as many as may wait");
+    world.now = world.now.after(Duration::from_millis(1));
+    let more = world.join(&key, LOST_MAX, [127, 0, 0, 1]);
+    assert!(!world.resumes(&key, &first) && world.relay.stats().sessions_evicted.value() == 1);
+    world.cut(&more);
+    assert!(world.resumes(&key, &more));
 }

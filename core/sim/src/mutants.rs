@@ -56,6 +56,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("verdict_unasked", "nobody asks who may know how many read"),
     ("digest_of_another", "the digest of another stretch is taken"),
     ("native_rate_not_charged", "messages of native clients cost nothing"),
+    ("sessions_unbounded", "an identity has as many sessions as it likes"),
     ("frames_trimmed_early", "frames are freed while a reader stands there"),
     ("far_line_is_no_frame", "native clients are not shown what lines of other shards say"),
     ("far_frames_room_leaked", "what was reserved for frames stays when their lines have no room"),

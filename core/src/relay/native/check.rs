@@ -77,6 +77,10 @@ impl<P: Pool> Relay<'_, P> {
                 invariant_failed("a session whose buckets are somebody else's");
             }
             lost = lost.saturating_add(u32::from(item.conn.is_none()));
+            let most = self.limits.native.sessions_per_identity;
+            if item.conn.is_some() && self.live_but(&item.identity, entry) >= most {
+                invariant_failed("an identity has more sessions than it may");
+            }
             if item.conn.is_some() && self.natives.conn(item.conn).entry != entry {
                 invariant_failed("a session whose connection has another");
             }

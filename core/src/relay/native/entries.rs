@@ -11,9 +11,9 @@ use crate::relay::Relay;
 use crate::storage::Pool;
 use crate::time::Instant;
 
-/// Sessions of one identity that are held, those without a connection too: each is looked at when
-/// the next one comes.
-const HELD_MAX: u32 = 64;
+/// Sessions of one identity that may wait for their clients: each is looked at when the next one
+/// comes. They refuse nobody: the oldest gives way.
+const LOST_MAX: u32 = 64;
 
 /// What there is of an identity and device that wants a new session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,36 +61,69 @@ impl<P: Pool> Relay<'_, P> {
 
     /// What there is of who wants a new session. Its epoch never goes back.
     pub(super) fn find_entry(&self, identity: &Identity, device: u32, epoch_ms: u64) -> Found {
-        let (mut sessions, mut held, mut at) = (0_u32, 0_u32, None);
-        while let Some(entry) = self.next_entry(identity, at) {
-            let item = self.natives.entries.at(entry);
-            if item.device == device {
-                let back = epoch_ms < item.epoch_ms;
-                return if back { Found::Refused(Code::Refused) } else { Found::Same(entry) };
+        let mut at = None;
+        let same = loop {
+            at = self.next_entry(identity, at);
+            match at {
+                Some(entry) if self.natives.entries.at(entry).device != device => {}
+                same => break same,
             }
-            sessions = sessions.saturating_add(u32::from(item.conn.is_some()));
-            held = held.saturating_add(1);
-            at = Some(entry);
+        };
+        if same.is_some_and(|entry| epoch_ms < self.natives.entries.at(entry).epoch_ms) {
+            return Found::Refused(Code::Refused);
         }
-        if sessions >= self.limits.native.sessions_per_identity || held >= HELD_MAX {
+        // One that has no connection comes to live as a new one does.
+        if self.is_full_but(identity, same.unwrap_or(Ref::NONE)) {
             return Found::Refused(Code::TooManySessions);
         }
-        Found::New
+        same.map_or(Found::New, Found::Same)
     }
 
     /// Whether an identity has as many live sessions as it may, that one left out.
     pub(super) fn is_full_but(&self, identity: &Identity, but: Ref) -> bool {
+        let full = self.live_but(identity, but) >= self.limits.native.sessions_per_identity;
+        full && !cfg!(wardline_mutant = "sessions_unbounded")
+    }
+
+    /// Whether a session may not come to live, since others of its identity do.
+    pub(super) fn is_one_too_many(&self, entry: Ref) -> bool {
+        self.is_full_but(&self.natives.entries.at(entry).identity, entry)
+    }
+
+    /// Live sessions of an identity, that one left out.
+    pub(super) fn live_but(&self, identity: &Identity, but: Ref) -> u32 {
         let (mut live, mut at) = (0_u32, None);
         while let Some(entry) = self.next_entry(identity, at) {
             let lives = self.natives.entries.at(entry).conn.is_some() && entry != but;
             live = live.saturating_add(u32::from(lives));
             at = Some(entry);
         }
-        live >= self.limits.native.sessions_per_identity
+        live
+    }
+
+    /// Has an identity no more sessions that wait than one question may look at.
+    fn drop_oldest_lost(&mut self, identity: &Identity) {
+        let (mut lost, mut at) = (0_u32, None);
+        let (mut oldest, mut oldest_at) = (Ref::NONE, Instant::NEVER);
+        while let Some(entry) = self.next_entry(identity, at) {
+            at = Some(entry);
+            let item = self.natives.entries.at(entry);
+            if item.conn.is_none() {
+                lost = lost.saturating_add(1);
+                if item.lost_at < oldest_at {
+                    (oldest, oldest_at) = (entry, item.lost_at);
+                }
+            }
+        }
+        if lost >= LOST_MAX && oldest.is_some() {
+            self.stats.sessions_evicted.bump();
+            self.free_entry(oldest);
+        }
     }
 
     /// A slot for a new session; the one that waits longest for its client gives way.
     pub(super) fn make_entry(&mut self, identity: &Identity, device: u32) -> Option<Ref> {
+        self.drop_oldest_lost(identity);
         let entry = match self.natives.entries.take() {
             Some(entry) => entry,
             None => {

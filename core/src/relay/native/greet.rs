@@ -334,8 +334,9 @@ impl<P: Pool> Relay<'_, P> {
                 self.natives.halves.at_mut(half).resume = waiting.park();
                 Ok(Step::More(missing))
             }
-            Ok(FirstRecord::Proved(..)) if self.is_over(entry) => {
+            Ok(FirstRecord::Proved(..)) if self.is_over(entry) || self.is_one_too_many(entry) => {
                 // It was promised a session that nobody can have any more; there may be a new one.
+                // Or others of its identity came to live since. It is told when it asks again.
                 self.close(slot, Reason::Fault(PeerFault::Native(Code::Superseded)));
                 Ok(Step::Gone)
             }
