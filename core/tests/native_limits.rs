@@ -261,6 +261,7 @@ impl World {
                 Record::Control(value) => match ServerControl::decode(value).expect("a value") {
                     ServerControl::Nack { mid, code, .. } => Told::Nack(mid, code),
                     ServerControl::Opened { topic, .. } => Told::Opened(topic),
+                    ServerControl::Refused { code, .. } => Told::Refused(code),
                     _ => Told::Other,
                 },
                 Record::Close(close) => Told::Close(close.code, close.retry_ms),
@@ -276,13 +277,26 @@ impl World {
         self.read(client, &had)
     }
 
-    fn open(&mut self, client: &mut Client) -> u32 {
-        let value = ClientControl::Open { ask: 1, name: "t" }.encode().expect("a value");
+    /// Asks something; all that it is told.
+    fn ask(&mut self, client: &mut Client, value: &ClientControl<'_>) -> Vec<Told> {
+        let value = value.encode().expect("a value");
         let header = client.records.sending.control(value.as_bytes()).expect("a record");
         self.feed(client.conn, &[&header[..], value.as_bytes()].concat());
-        let told = self.told(client);
-        let [Told::Opened(topic)] = told.as_slice() else { panic!("{told:?}") };
-        *topic
+        self.told(client)
+    }
+
+    fn open(&mut self, client: &mut Client) -> u32 {
+        self.open_named(client, "t").expect("it is opened")
+    }
+
+    /// Err: the code.
+    fn open_named(&mut self, client: &mut Client, name: &str) -> Result<u32, u16> {
+        let told = self.ask(client, &ClientControl::Open { ask: 1, name });
+        match told.as_slice() {
+            [Told::Opened(topic)] => Ok(*topic),
+            [Told::Refused(code)] => Err(*code),
+            _ => panic!("{told:?}"),
+        }
     }
 
     fn say(&mut self, client: &mut Client, header: FrameHeader, count: u64) {
@@ -305,6 +319,7 @@ enum Told {
     Pong,
     Nack(u64, u16),
     Opened(u32),
+    Refused(u16),
     Close(u16, u32),
     Other,
 }
@@ -576,4 +591,29 @@ fn sessions_that_wait_refuse_nobody_and_the_oldest_gives_way() {
     assert!(!world.resumes(&key, &first) && world.relay.stats().sessions_evicted.value() == 1);
     world.cut(&more);
     assert!(world.resumes(&key, &more));
+}
+
+#[test]
+fn topics_that_nobody_has_open_give_way_to_new_ones() {
+    let mut world = World::new(NativeLimits { subscriptions: 3, ..NativeLimits::DEFAULT });
+    let (key, other) = (SigningKey::from_seed(&ENROLLED), SigningKey::from_seed(&STRANGER));
+    let mut one = world.join(&key, 0, [10, 0, 0, 1]);
+    let mut two = world.join(&other, 0, [10, 0, 0, 2]);
+    let full = Err(Code::Overloaded.wire());
+    // Four, with the lobby. What was said there is kept for a minute, if there is room for it.
+    for (mid, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        let topic = world.open_named(&mut one, name).expect("it is opened");
+        world.say(&mut one, publish(topic, mid), 1);
+        assert_eq!(world.ask(&mut one, &ClientControl::Unsubscribe { topic }), []);
+    }
+    for name in ["d", "e", "f"] {
+        assert!(world.open_named(&mut two, name).is_ok(), "{name}");
+    }
+    // What somebody has open stays, and who may open no more makes no room.
+    assert_eq!(world.open_named(&mut one, "g"), full);
+    let topic = world.open_named(&mut two, "f").expect("it is open");
+    assert_eq!(world.open_named(&mut two, "g"), full);
+    assert_eq!(world.ask(&mut two, &ClientControl::Unsubscribe { topic }), []);
+    assert!(world.open_named(&mut one, "g").is_ok());
+    assert_eq!(world.open_named(&mut two, "h"), full);
 }

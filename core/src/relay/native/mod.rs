@@ -117,6 +117,8 @@ pub(super) struct Natives<'s> {
     pub(super) sweep_at: Instant,
     /// The turn in which what is kept for nobody yet was given up.
     pub(super) dropped_turn: u64,
+    /// The turn in which topics that nobody has open were forgotten.
+    room_turn: u64,
     /// The wall clock, and when it said so.
     wall: (Instant, u64),
     /// The number of the first topic.
@@ -166,6 +168,7 @@ impl<'s> Natives<'s> {
             lost_last: Ref::NONE,
             sweep_at: Instant::NEVER,
             dropped_turn: 0,
+            room_turn: 0,
             wall: (Instant::ZERO, 0),
             serial_base: 0,
             seed: [0; 32],

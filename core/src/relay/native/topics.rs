@@ -15,6 +15,8 @@ use crate::topic::Topic;
 const WATCHERS_MAX: usize = 64;
 /// When who found a table full may ask again.
 const RETRY_MS: u32 = 1_000;
+/// What it costs of a turn to look at a topic whether anybody needs it, in bytes.
+const SWEEP_COST: u32 = 16;
 /// Serials of topics' numbers.
 const SERIALS: u32 = 0x00FF_FFFF;
 
@@ -115,15 +117,11 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
-    /// The topic of that name, made where there is none.
-    fn topic_named(&mut self, name: &str) -> Option<Ref> {
-        if let Some(topic) = self.find_topic(name.as_bytes()) {
-            return Some(topic);
-        }
+    /// A topic of a name that none has.
+    fn make_topic(&mut self, name: &str) -> Option<Ref> {
         let topic = Topic::named(name).ok()?;
         let slot = self.topics.take().or_else(|| {
-            // One that nobody needs any more may be there.
-            self.sweep_topics();
+            self.make_room_for_topics();
             self.topics.take()
         })?;
         *self.topics.at_mut(slot) = topic;
@@ -146,17 +144,20 @@ impl<P: Pool> Relay<'_, P> {
 
     /// The place of a connection on a topic, made where there is none.
     fn take_sub(&mut self, slot: Ref, name: &str) -> Option<Ref> {
-        let topic = self.topic_named(name)?;
-        if let Some(cursor) = self.sub_on(slot, topic) {
+        let known = self.find_topic(name.as_bytes());
+        if let Some(cursor) = known.and_then(|topic| self.sub_on(slot, topic)) {
             return Some(cursor);
         }
         let conn = self.natives.conn(slot);
         let full = conn.sub_count >= self.limits.native.subscriptions;
         if full || self.natives.subs >= self.natives.subs_max {
-            self.natives.sweep_soon(self.now);
             return None;
         }
-        let cursor = self.cursors.take()?;
+        let topic = known.or_else(|| self.make_topic(name))?;
+        let Some(cursor) = self.cursors.take() else {
+            self.natives.sweep_soon(self.now);
+            return None;
+        };
         let conn = self.natives.conn_mut(slot);
         let next = core::mem::replace(&mut conn.subs, cursor);
         conn.sub_count = conn.sub_count.saturating_add(1);
@@ -435,16 +436,44 @@ impl<P: Pool> Relay<'_, P> {
         let mut keeps = false;
         for slot in (0..self.topics.touched()).map(Ref::of) {
             self.trim_frames(slot);
-            let item = self.topics.at(slot);
-            keeps |= !item.frames.is_empty();
-            let needed = item.opened > 0 || item.cursors > 0 || !item.frames.is_empty();
-            let busy = needed || item.bound != 0 || item.touched != 0 || item.queued > 0;
-            if !busy && !item.name().is_empty() {
-                self.leave_name(slot);
-                *self.topics.at_mut(slot) = bytemuck::Zeroable::zeroed();
-                self.topics.give(slot);
+            keeps |= !self.topics.at(slot).frames.is_empty();
+            if self.is_forlorn(slot) && self.topics.at(slot).frames.is_empty() {
+                self.forget_topic(slot);
             }
         }
         keeps
+    }
+
+    /// Forgets the topics that nobody has open, with all that they keep, which is a wish; once a
+    /// turn. Who asked for that pays for it.
+    fn make_room_for_topics(&mut self) {
+        if core::mem::replace(&mut self.natives.room_turn, self.turn) == self.turn {
+            return;
+        }
+        let cost = self.topics.touched().saturating_mul(SWEEP_COST);
+        let lobby = self.topics.at_mut(self.natives.lobby);
+        lobby.taken = lobby.taken.saturating_add(cost);
+        let now = self.now;
+        for slot in (0..self.topics.touched()).map(Ref::of) {
+            if self.is_forlorn(slot) {
+                let log = &mut self.topics.at_mut(slot).frames;
+                frames_log::trim(log, &mut self.memory, 0, now);
+                self.forget_topic(slot);
+            }
+        }
+    }
+
+    /// Whether nobody has a topic open. What it keeps may be wanted still.
+    fn is_forlorn(&self, slot: Ref) -> bool {
+        let item = self.topics.at(slot);
+        let needed = item.opened > 0 || item.cursors > 0 || item.bound != 0;
+        let busy = item.touched != 0 || item.queued > 0;
+        !needed && !busy && !item.name().is_empty()
+    }
+
+    fn forget_topic(&mut self, slot: Ref) {
+        self.leave_name(slot);
+        *self.topics.at_mut(slot) = bytemuck::Zeroable::zeroed();
+        self.topics.give(slot);
     }
 }
