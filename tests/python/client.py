@@ -44,6 +44,9 @@ class Agent:
         self.mids = itertools.count(secrets.randbelow(2**62) or 1)
         self.asks = itertools.count(1)
         self.session: Session | None = None
+        # What this one asked, and whom; and who asked it what (2.4.2).
+        self.requests: dict[int, int] = {}
+        self.asked: set[tuple[int, int]] = set()
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
         self.told: asyncio.Queue[tuple[str, dict]] = asyncio.Queue()
         self.writer: asyncio.StreamWriter | None = None
@@ -72,6 +75,10 @@ class Agent:
         self.reading = asyncio.create_task(self.read(reader, half.reader.rest()))
         if self.session.resumed:
             await self.flush()
+        else:
+            # Handles that were known are void (2.2.10).
+            self.requests.clear()
+            self.asked.clear()
 
     def half(self, resume: bool) -> Client:
         return Client(
@@ -143,19 +150,31 @@ class Agent:
             self.resolve("pong", None)
         elif kind == "frames":
             for frame in values[0]:
-                if frame.kind != Kind.REPLY or not self.resolve(frame.corr, frame):
-                    self.frames.put_nowait(frame)
+                self.take(frame)
         elif kind == "control":
             name, fields = values
             if name == "Nack":
+                self.requests.pop(fields["mid"], None)
                 self.fail(fields["mid"], Refusal(fields))
                 self.told.put_nowait((name, fields))
             elif name == "Verdict":
                 self.resolve(fields["mid"], fields)
             elif fields.get("ask") in self.answers:
                 self.answers[fields["ask"]].put_nowait((name, fields))
-            else:
+            elif name != "Credit" or (fields["peer"], fields["corr"]) in self.asked:
                 self.told.put_nowait((name, fields))
+
+    def take(self, frame: Frame) -> None:
+        """One frame. An answer that was not asked for, or not of who gives it, is dropped."""
+        if frame.kind in (Kind.REPLY, Kind.STREAM):
+            if self.requests.get(frame.corr) != frame.peer:
+                return
+            if frame.kind == Kind.REPLY or frame.flags & Flag.END:
+                del self.requests[frame.corr]
+        elif frame.kind == Kind.REQUEST:
+            self.asked.add((frame.peer, frame.mid))
+        if frame.kind != Kind.REPLY or not self.resolve(frame.corr, frame):
+            self.frames.put_nowait(frame)
 
     def wait_for(self, what: object) -> asyncio.Future:
         if self.over:
@@ -229,8 +248,15 @@ class Agent:
     def frame(self, kind: Kind, payload: bytes, **fields) -> int:
         """Sends one frame; its number."""
         mid = next(self.mids)
-        self.send(Type.FRAMES, Frame(kind, payload, mid=mid, **fields).encode())
+        self.put(Frame(kind, payload, mid=mid, **fields))
         return mid
+
+    def put(self, frame: Frame) -> None:
+        if frame.kind == Kind.REQUEST:
+            self.requests[frame.mid] = frame.peer
+        elif frame.kind == Kind.REPLY or frame.flags & Flag.END:
+            self.asked.discard((frame.peer, frame.corr))
+        self.send(Type.FRAMES, frame.encode())
 
     def publish(self, topic: int, payload: bytes, **fields) -> int:
         return self.frame(Kind.PUBLISH, payload, topic=topic, **fields)
@@ -250,7 +276,7 @@ class Agent:
         """The REPLY; a Refusal where the relay could not hand it on."""
         mid = next(self.mids)
         reply = self.wait_for(mid)
-        self.send(Type.FRAMES, Frame(Kind.REQUEST, payload, mid=mid, peer=peer).encode())
+        self.put(Frame(Kind.REQUEST, payload, mid=mid, peer=peer))
         return await reply
 
     def reply(self, request: Frame, payload: bytes) -> int:

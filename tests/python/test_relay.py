@@ -164,6 +164,34 @@ class Running(unittest.IsolatedAsyncioTestCase):
         await one.close()
         await two.close()
 
+    async def test_an_answer_is_taken_from_who_was_asked(self):
+        """Ids can be foretold and handles are no secret: anybody can send an answer."""
+        one, two, third = await self.agent(), await self.agent(), await self.agent()
+        asked = asyncio.create_task(one.request(two.session.handle, b"who are you?"))
+        request = await self.next(two.frames)
+        for kind, flags in ((Kind.REPLY, 0), (Kind.STREAM, 0), (Kind.STREAM, Flag.END)):
+            fields = {"peer": one.session.handle, "corr": request.mid, "flags": flags}
+            third.frame(kind, b"the third", **fields)
+        third.direct(one.session.handle, b"after all of it")
+        self.assertEqual((await self.next(one.frames)).payload, b"after all of it")
+        self.assertFalse(asked.done())
+        # Nor may a third one say how much of the answer is wanted.
+        credit = {"peer": two.session.handle, "corr": request.mid, "bytes": 1}
+        third.send(Type.CONTROL, wardline.encode_control("Credit", True, **credit))
+        third.direct(two.session.handle, b"after that")
+        self.assertEqual((await self.next(two.frames)).payload, b"after that")
+        said = [two.told.get_nowait()[0] for _ in range(two.told.qsize())]
+        self.assertNotIn("Credit", said)
+        two.reply(request, b"two")
+        reply = await asyncio.wait_for(asked, SECONDS)
+        self.assertEqual((reply.payload, reply.peer), (b"two", two.session.handle))
+        # It is answered: what comes after that is nobody's.
+        two.reply(request, b"two again")
+        two.direct(one.session.handle, b"the end")
+        self.assertEqual((await self.next(one.frames)).payload, b"the end")
+        for agent in (one, two, third):
+            await agent.close()
+
     async def test_a_message_id_counts_once(self):
         one, two = await self.agent(), await self.agent()
         topic = (await two.subscribe(self.topic))["topic"]
@@ -299,6 +327,11 @@ class Running(unittest.IsolatedAsyncioTestCase):
         request = await self.next(two.frames)
         credit = {"peer": two.session.handle, "corr": mid, "bytes": 1_000}
         one.send(Type.CONTROL, wardline.encode_control("Credit", True, **credit))
+        name, fields = await self.next(two.told)
+        while name == "Taken":
+            name, fields = await self.next(two.told)
+        self.assertEqual((name, fields["corr"], fields["bytes"]), ("Credit", mid, 1_000))
+        self.assertEqual(fields["peer"], one.session.handle)
         for nth in range(5):
             flags = Flag.END if nth == 4 else 0
             fields = {"peer": request.peer, "corr": request.mid, "flags": flags}
@@ -309,11 +342,6 @@ class Running(unittest.IsolatedAsyncioTestCase):
         self.assertEqual([each.flags for each in got], [0, 0, 0, 0, Flag.END])
         offsets = [each.offset for each in got]
         self.assertEqual(offsets, list(range(offsets[0], offsets[0] + 5)))
-        name, fields = await self.next(two.told)
-        while name == "Taken":
-            name, fields = await self.next(two.told)
-        self.assertEqual((name, fields["corr"], fields["bytes"]), ("Credit", mid, 1_000))
-        self.assertEqual(fields["peer"], one.session.handle)
         await one.close()
         await two.close()
 
