@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wardline_client::keys::{self, KeyFileError};
 use wardline_core::native::{Identity, SigningKey};
-use wardline_host::access::{Keyring, Rules};
+use wardline_host::access::{Keyring, Open, Rules};
 use wardline_host::net::Listen;
 use wardline_host::settings::{Loaded, NativeSettings, Origin};
 use wardline_host::state::{SERVER_KEY, state_directory};
@@ -62,6 +62,7 @@ pub(crate) fn prepare(loaded: &mut Loaded) -> Result<(Option<Native>, Said), Fai
     };
     let settings = &loaded.settings;
     said.warnings.extend(shut_out(&settings.server.listen, &settings.native, &rules));
+    said.warnings.extend(left_open(&settings.native));
     said.identity = Some(key.identity());
     Ok((Some(Native { key, keyring: Arc::new(Keyring::new(rules)) }), said))
 }
@@ -115,6 +116,18 @@ fn shut_out(listens: &[Listen], settings: &NativeSettings, rules: &Rules) -> Opt
         "{listen} takes native clients of this machine only: there is no native.authorized_keys, and \
          native.open is loopback"
     ))
+}
+
+/// A list of keys that does not keep others out, in words: behind a proxy on this machine all who
+/// come are of this machine.
+fn left_open(settings: &NativeSettings) -> Option<String> {
+    let open = settings.authorized_keys.is_some() && settings.open == Open::Loopback;
+    open.then(|| {
+        "native.open is loopback: whoever comes from this machine may connect without standing in \
+         native.authorized_keys, and behind a proxy on this machine that is everybody; \
+         native.open=never lets in those keys alone"
+            .to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -192,19 +205,33 @@ mod tests {
         let key = keys::generate(&path).unwrap();
         fs::write(&list, key.identity().to_string()).unwrap();
         let list = format!("native.authorized_keys={}", list.display());
-        let warnings = |listen: &str, more: &str| {
+        let warnings = |listen: &str, list: &str, open: &str| {
             let (key, listen) =
                 (format!("native.key={}", path.display()), format!("server.listen={listen}"));
-            prepare(&mut load(&[&key, &listen, more])).unwrap().1.warnings
+            prepare(&mut load(&[&key, &listen, list, open])).unwrap().1.warnings
         };
-        assert!(warnings("native://h:1", "native.open=never")[0].contains("nobody can connect"));
-        assert!(warnings("native://0.0.0.0:1", "")[0].contains("takes native clients of this"));
-        assert!(warnings("mixed://[::]:1", "")[0].starts_with("mixed://[::]:1/main takes native"));
+        assert!(
+            warnings("native://h:1", "", "native.open=never")[0].contains("nobody can connect")
+        );
+        assert!(warnings("native://0.0.0.0:1", "", "")[0].contains("takes native clients of this"));
+        assert!(
+            warnings("mixed://[::]:1", "", "")[0].starts_with("mixed://[::]:1/main takes native")
+        );
         for listen in ["native://127.0.0.1:1", "native://[::1]:1", "native://localhost:1"] {
-            assert_eq!(warnings(listen, ""), [""; 0], "{listen}");
+            assert_eq!(warnings(listen, "", ""), [""; 0], "{listen}");
         }
-        assert_eq!(warnings("native://0.0.0.0:1", "native.open=always"), [""; 0]);
-        assert_eq!(warnings("native://0.0.0.0:1", &list), [""; 0]);
+        assert_eq!(warnings("native://0.0.0.0:1", "", "native.open=always"), [""; 0]);
+        for open in ["native.open=never", "native.open=always"] {
+            assert_eq!(warnings("native://0.0.0.0:1", &list, open), [""; 0], "{open}");
+        }
+        // The list keeps nobody out who comes from this machine, and a proxy there is all of them.
+        for listen in ["native://0.0.0.0:1", "native://127.0.0.1:1"] {
+            for open in ["", "native.open=loopback"] {
+                let said = warnings(listen, &list, open);
+                assert!(said.len() == 1 && said[0].contains("behind a proxy"), "{said:?}");
+            }
+        }
+        assert_eq!(warnings("line://0.0.0.0:1", &list, ""), [""; 0]);
     }
 
     #[test]
