@@ -70,7 +70,7 @@ will serve.")]
     #[command(after_help = "Examples:
   wardline keygen                              in the state directory
   wardline keygen agent.key
-  wardline keygen --show agent.key             whose is it?
+  wardline keygen --show agent.key             whose is it? (with --json: and which file)
 
 It prints the identity, the line for a relay's native.authorized_keys. What stands in
 the file is secret. A file that is there is never replaced.")]

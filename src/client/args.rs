@@ -37,6 +37,9 @@ pub(crate) struct KeygenArgs {
     /// Say whose key a file holds, and make none
     #[arg(long)]
     pub(crate) show: bool,
+    /// As JSON: whose it is, and the file
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

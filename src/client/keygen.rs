@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde_json::json;
 use wardline_client::keys::{self, KeyFileError};
 use wardline_host::state::CLIENT_KEY;
 
@@ -25,7 +26,12 @@ pub(crate) fn keygen(args: &KeygenArgs) -> Result<(), Failure> {
             key
         }
     };
-    print(format!("{}\n", key.identity()).as_bytes())
+    let identity = key.identity().to_string();
+    let said = match args.json {
+        true => json!({ "identity": identity, "file": path.to_string_lossy() }).to_string(),
+        false => identity,
+    };
+    print(format!("{said}\n").as_bytes())
 }
 
 fn tell(path: &Path) {

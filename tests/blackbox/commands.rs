@@ -75,6 +75,19 @@ fn keygen_makes_a_key_and_replaces_none() {
     assert_eq!(fs::read_to_string(&path).expect("it is there"), seed);
     let shown = home.run(&["keygen", "--show", &path]);
     assert_eq!((shown.code, shown.stdout.trim()), (Some(0), identity.as_str()));
+    let told = |arguments: &[&str]| {
+        let outcome = home.run(arguments);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        let said: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+        said
+    };
+    let wanted = serde_json::json!({ "identity": identity, "file": path });
+    assert_eq!(told(&["keygen", "--show", "--json", &path]), wanted);
+    let other = text(&home.path("other.key"));
+    let made = told(&["keygen", "--json", &other]);
+    assert_eq!(made["file"], other.as_str());
+    assert_eq!(told(&["keygen", "--show", "--json", &other]), made);
+    assert_ne!(made["identity"], identity.as_str());
     let first = home.run(&["keygen"]);
     assert_eq!(first.code, Some(0), "{first:?}");
     assert!(home.state().join("client.key").exists());
