@@ -35,6 +35,20 @@ pub(crate) fn temporary_of(path: &Path) -> Result<PathBuf, getrandom::Error> {
     Ok(temporary.into())
 }
 
+/// Keeps others that ask the same out, of this process and of all others, until it is dropped. The
+/// lock is a file of its own beside `path`, which stays: `path` itself is replaced by its writers.
+pub(crate) fn lock_beside(path: &Path) -> io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(all(unix, not(wardline_portable)))]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(PathBuf::from(name))?;
+    file.lock()?;
+    Ok(file)
+}
+
 /// Writes a file for the owner alone as a whole: who opens it sees the old content or the new.
 pub(crate) fn write_private(path: &Path, content: &str) -> io::Result<()> {
     let temporary = temporary_of(path).map_err(io::Error::other)?;

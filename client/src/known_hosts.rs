@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use wardline_core::native::Identity;
 
-use crate::files::{make_folder_of, write_private};
+use crate::files::{lock_beside, make_folder_of, write_private};
 
 /// A file of known servers. Lines that are empty or begin with `#` are passed over, and kept.
 #[derive(Clone, Debug)]
@@ -87,12 +87,15 @@ impl KnownHosts {
         self.look(&self.read()?, address)
     }
 
-    /// Notes who is at `address`, unless that is noted already.
+    /// Notes who is at `address`, unless that is noted already. Of several that note something at
+    /// once, in this process or in others, each finds what the others noted; they wait for each
+    /// other by the lock of a file beside this one, which is left there.
     ///
     /// # Errors
     /// Another key is noted, or the file cannot be written.
     pub fn note(&self, address: &str, met: Identity) -> Result<(), KnownHostsError> {
         make_folder_of(&self.path).map_err(|error| self.io(error))?;
+        let _lock = lock_beside(&self.path).map_err(|error| self.io(error))?;
         let mut text = self.read()?;
         match self.look(&text, address)? {
             Some(noted) if noted == met => return Ok(()),
@@ -175,7 +178,53 @@ mod tests {
             assert!(error.to_string().contains(&format!("{:?}", somebody(who))), "{error}");
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        let beside = fs::read_dir(path.parent().unwrap()).unwrap();
+        let mut names: Vec<_> = beside.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["known_hosts", "known_hosts.lock"]);
+    }
+
+    /// Two first meetings at once: a line that is lost is a server that is trusted unseen again.
+    #[test]
+    fn nothing_that_is_noted_at_once_is_lost() {
+        const THREADS: u8 = 4;
+        const HOSTS: u16 = 25;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("known_hosts");
+        let begin = std::sync::Barrier::new(usize::from(THREADS));
+        std::thread::scope(|scope| {
+            for seed in 1..=THREADS {
+                let (path, begin) = (&path, &begin);
+                scope.spawn(move || {
+                    let hosts = KnownHosts::new(path);
+                    begin.wait();
+                    for port in 1..=HOSTS {
+                        hosts.note(&format!("h{seed}:{port}"), somebody(seed)).unwrap();
+                    }
+                });
+            }
+        });
+        let hosts = KnownHosts::new(&path);
+        for seed in 1..=THREADS {
+            for port in 1..=HOSTS {
+                let found = hosts.find(&format!("h{seed}:{port}")).unwrap();
+                assert_eq!(found, Some(somebody(seed)), "h{seed}:{port}");
+            }
+        }
+        // Of two that meet different servers at one address, one is told.
+        let begin = std::sync::Barrier::new(2);
+        let noted = std::thread::scope(|scope| {
+            let both = [1, 2].map(|seed| {
+                let (hosts, begin) = (&hosts, &begin);
+                scope.spawn(move || {
+                    begin.wait();
+                    hosts.note("one:1", somebody(seed)).is_ok()
+                })
+            });
+            both.map(|thread| thread.join().unwrap())
+        });
+        assert_eq!(noted.iter().filter(|noted| **noted).count(), 1);
+        assert!(hosts.find("one:1").unwrap().is_some());
     }
 
     #[cfg(all(unix, not(wardline_portable)))]
