@@ -19,7 +19,7 @@ fail() { echo "deploy: $*" >&2; exit 1; }
 # FILE: waits for the file with the port of the listener; gives the port.
 port_of() {
     local _
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         if [ -s "$1" ]; then
             sed -n '1s/.*:\([0-9]*\)\/.*/\1/p' "$1"
             return
@@ -35,7 +35,7 @@ relay_one_line() {
     exec 3<> "/dev/tcp/127.0.0.1/$1" 4<> "/dev/tcp/127.0.0.1/$1"
     sleep 0.2
     echo hello >&3
-    read -r -t 5 line <&4 || fail "no line comes"
+    read -r -t 30 line <&4 || fail "no line comes"
     [[ $line == '{"content":"hello","remote_addr":"127.0.0.1:'*'"}' ]] || fail "it says $line"
 }
 
@@ -43,7 +43,7 @@ relay_one_line() {
 drain() {
     local line
     kill -TERM "$1"
-    read -r -t 5 line <&4 || fail "no goodbye"
+    read -r -t 30 line <&4 || fail "no goodbye"
     [ "$line" = "Warning: Server is shutting down." ] || fail "its goodbye is $line"
     exec 3<&- 3>&- 4<&- 4>&-
     wait "$server" || fail "it ends with status $?"

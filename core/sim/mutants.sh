@@ -34,7 +34,7 @@ for name in $names; do
     touch core/src/lib.rs
     RUSTC_WORKSPACE_WRAPPER="$here/mutants.sh" WARDLINE_PLANT="$name" build
     began=$(date +%s)
-    if said=$(timeout 120 "$sim" --seeds "$seeds" --no-places --quiet 2>&1); then
+    if said=$(timeout 600 "$sim" --seeds "$seeds" --no-places --quiet 2>&1); then
         echo "SURVIVED  $name"
         survived="$survived $name"
     elif ! printf '%s\n' "$said" | grep -q '^seed [0-9]* failed'; then

@@ -1,10 +1,11 @@
 //! The commands that are clients, without a relay or with one that does not let them in.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::harness::{Outcome, wardline};
@@ -58,10 +59,13 @@ pub(crate) fn fails(outcome: &Outcome, code: i32, says: &[&str]) {
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
 }
 
-/// The URL of a port where nobody listens.
+/// The URL of a port where nobody listens; nor will another test, for it stays bound.
 fn nowhere() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    format!("native://{}", listener.local_addr().expect("an address"))
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let addr = socket.local_addr().expect("it is bound").as_socket().expect("IPv4");
+    std::mem::forget(socket);
+    format!("native://{addr}")
 }
 
 #[test]

@@ -181,7 +181,7 @@ mod endings {
                 witness.expect(SHUTDOWN_WARNING);
                 assert!(relay.is_running(), "it did not wait for the one that still has to read");
                 relay.signal(signal);
-                relay.wait(Duration::from_secs(5));
+                relay.wait(PATIENCE);
             }
         });
     }

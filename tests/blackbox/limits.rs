@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Heard, Launch, Outcome, PATIENCE, on_each_engine, wardline};
+use crate::harness::{Client, Heard, Launch, Outcome, PATIENCE, Relay, on_each_engine, wardline};
+
+/// How long one is listened to while others may have said more.
+const LITTLE: Duration = Duration::from_millis(20);
 
 #[test]
 fn a_full_relay_serves_no_more_than_its_slots_and_takes_somebody_when_one_is_free() {
     on_each_engine(|engine| {
         let relay = Launch::talkative(engine).set("limits.connections", "8").start();
-        let mut room: [_; 4] = relay.room();
+        let room: [_; 4] = relay.room();
         let mut crowd: Vec<_> = (0..40).filter_map(|_| relay.dial().try_connect().ok()).collect();
         // Of those who came too many, each was told and closed, or took the place of another.
         let deadline = Instant::now() + PATIENCE;
@@ -17,13 +20,9 @@ fn a_full_relay_serves_no_more_than_its_slots_and_takes_somebody_when_one_is_fre
             crowd.retain_mut(|c| !matches!(c.hear(Duration::from_millis(5)), Heard::End(..)));
         }
         drop(crowd);
-        let open = room.iter_mut().filter_map(|client| {
-            let heard = client.hear(Duration::from_millis(50));
-            (!matches!(heard, Heard::End(..))).then_some(client)
-        });
-        let mut open: Vec<_> = open.collect();
-        let mut newcomer = connect_when_free(&relay);
-        open.push(&mut newcomer);
+        let mut open = Vec::from(room);
+        let newcomer = come_in(&relay, &mut open);
+        open.push(newcomer);
         assert!(open.len() >= 2, "everybody who was there was thrown out");
         for i in 0..open.len() {
             let content = format!("{i} is here");
@@ -49,13 +48,42 @@ fn more_topics_than_there_may_be_are_a_mistake_of_the_settings() {
     });
 }
 
-fn connect_when_free(relay: &crate::harness::Relay) -> crate::harness::Client {
+/// Somebody who was let in, as soon as a slot is free: all who are there have heard of it. Who is
+/// not there any more is left out.
+fn come_in(relay: &Relay, room: &mut Vec<Client>) -> Client {
     let deadline = Instant::now() + PATIENCE;
     loop {
         assert!(Instant::now() < deadline, "no slot was given back");
-        let mut client = relay.connect();
-        if client.hear(Duration::from_millis(200)) == Heard::Silence {
-            return client;
+        let mut newcomer = relay.connect();
+        let content = format!("it is {}", newcomer.address());
+        let _ = newcomer.try_send(format!("{content}\n").as_bytes());
+        let line = newcomer.envelope(&content);
+        let (mut inside, mut refused) = (Vec::new(), false);
+        // Once one has heard it, all who are there will.
+        while !refused && (inside.is_empty() || !room.is_empty()) {
+            assert!(Instant::now() < deadline, "neither let in nor refused");
+            for mut client in std::mem::take(room) {
+                match next_is(&mut client, &line) {
+                    Heard::Line(_) => inside.push(client),
+                    Heard::Silence => room.push(client),
+                    Heard::End(..) => {}
+                }
+            }
+            refused = inside.is_empty() && matches!(newcomer.hear(LITTLE), Heard::End(..));
+        }
+        if !refused {
+            *room = inside;
+            return newcomer;
+        }
+    }
+}
+
+/// That line, whatever comes before it; or that it has not come yet, or never will.
+fn next_is(client: &mut Client, line: &str) -> Heard {
+    loop {
+        match client.hear(LITTLE) {
+            Heard::Line(said) if said != line => {}
+            other => return other,
         }
     }
 }

@@ -119,7 +119,11 @@ fn a_relay_in_which_nothing_happens_uses_no_processor_time() {
         }
         half.send(b"half a li");
         finished.finish_writing();
-        std::thread::sleep(Duration::from_millis(300));
+        wait_until("it to rest", || {
+            let before = process::processor_time(relay.pid());
+            std::thread::sleep(Duration::from_millis(300));
+            process::processor_time(relay.pid()) - before < Duration::from_millis(5)
+        });
         let before = process::processor_time(relay.pid());
         std::thread::sleep(Duration::from_secs(2));
         let used = process::processor_time(relay.pid()) - before;

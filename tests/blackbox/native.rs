@@ -66,10 +66,15 @@ impl Stage {
     /// What answers, once it does, and who it is.
     pub(crate) fn replier(&self, arguments: &[&str]) -> (Background, String) {
         let replier = Background::start(&mut self.command(arguments));
-        replier.wait_until_said("answering as ed25519:");
-        let said = replier.stderr();
-        let after = said.split("answering as ed25519:").nth(1).expect("it is there");
-        (replier, after[..64].to_owned())
+        // The whole line: it is written part by part.
+        let said = || {
+            let stderr = replier.stderr();
+            let after = stderr.split_once("answering as ed25519:")?.1;
+            after.contains('\n').then(|| after[..64].to_owned())
+        };
+        wait_until("who answers", || said().is_some());
+        let identity = said().expect("it is there");
+        (replier, identity)
     }
 }
 
@@ -162,13 +167,9 @@ fn a_reader_ends_when_it_is_told_or_its_time_is_over() {
     on_each_engine(|engine| {
         let stage = Stage::new(engine);
         let started = Instant::now();
-        fails(
-            &stage.run(&["sub", "t", "--count", "1", "--timeout", "300ms"]),
-            124,
-            &["1 messages"],
-        );
+        fails(&stage.run(&["sub", "t", "--count", "1", "--timeout", "3s"]), 124, &["1 messages"]);
         assert!(started.elapsed() < Duration::from_secs(20));
-        assert_eq!(stage.good(&["sub", "t", "--timeout", "300ms"]), "");
+        assert_eq!(stage.good(&["sub", "t", "--timeout", "3s"]), "");
         #[cfg(all(unix, not(wardline_portable)))]
         for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
             let reader = stage.reader("t", &[]);
@@ -243,11 +244,11 @@ fn no_answer_is_a_failure_that_says_which() {
         fails(&stage.run(&["req", "12345", "x"]), 1, &["nobody has that handle"]);
         let (key, _) = stage.home.key("replier.key");
         let (slow, identity) = stage.replier(&["reply", "--key", &key, "--", "sleep", "600"]);
-        fails(&stage.run(&["req", &identity, "x", "--timeout", "500ms"]), 124, &["in time"]);
+        fails(&stage.run(&["req", &identity, "x", "--timeout", "2s"]), 124, &["in time"]);
         wait_until("the command's end", || slow.stderr().contains("was not done within"));
         drop(slow);
         let (failing, identity) = stage.replier(&["reply", "--key", &key, "--", "false"]);
-        fails(&stage.run(&["req", &identity, "x", "--timeout", "1s"]), 124, &["in time"]);
+        fails(&stage.run(&["req", &identity, "x", "--timeout", "2s"]), 124, &["in time"]);
         wait_until("the failure", || failing.stderr().contains("the command ended with"));
     });
 }
@@ -297,12 +298,12 @@ fn who_reads_and_how_far_the_relay_is() {
 fn bench_says_what_came_through() {
     on_each_engine(|engine| {
         let stage = Stage::new(engine);
-        let call = ["bench", "--readers", "2", "--rate", "100", "--seconds", "1", "--json"];
+        let call = ["bench", "--readers", "2", "--rate", "100", "--seconds", "3", "--json"];
         let said = stage.run(&call);
         let figures = objects(ended_well(&said)).remove(0);
         let figure = |name: &str| figures[name].as_u64().expect("a number");
         assert_eq!((figure("missing"), figure("delivered")), (0, 2 * figure("published")));
-        assert!((50..=101).contains(&figure("published")), "{figures}");
+        assert!((50..=301).contains(&figure("published")), "{figures}");
         assert!(figure("median_us") > 0 && figure("median_us") <= figure("max_us"), "{figures}");
         assert!(said.stderr.contains("1 s: "), "{}", said.stderr);
     });

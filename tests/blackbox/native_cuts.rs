@@ -318,7 +318,14 @@ fn storm(engine: &'static str, retention: &str, (shards, clients): (usize, u64))
     }
     let relay = launch.start();
     let texts = (shards > 1).then(|| Texts::new(&relay));
-    let agents: Vec<_> = (0..clients).map(|number| Agent::new(&relay, number)).collect();
+    let mut agents: Vec<Agent> = Vec::new();
+    for number in 0..clients {
+        agents.push(Agent::new(&relay, number));
+        if number % 100 == 99 {
+            // Whoever was made first has been asked meanwhile whether it is there.
+            agents.iter_mut().for_each(Agent::listen);
+        }
+    }
     let (done, come) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
     let (mut agents, mut clerk, heard) = thread::scope(|scope| {
         let texts = texts.map(|texts| scope.spawn(|| texts.run(come)));

@@ -50,7 +50,7 @@ fn who_acknowledges_nothing_is_cut_long_before_its_allowance_is_used() {
     use crate::harness::{process, wait_until};
 
     on_each_engine(|engine| {
-        let relay = Launch::talkative(engine).set("pressure.progress", "1s").start();
+        let relay = Launch::talkative(engine).set("pressure.progress", "3s").start();
         let clients = || process::established(relay.address().port());
         let mut stuck = stuck(&relay);
         let [mut speaker, witness] = relay.room();
@@ -66,7 +66,7 @@ fn who_acknowledges_nothing_is_cut_long_before_its_allowance_is_used() {
 #[test]
 fn a_slow_but_living_reader_is_never_cut_and_misses_nothing() {
     on_each_engine(|engine| {
-        let relay = Launch::talkative(engine).set("pressure.progress", "2s").start();
+        let relay = Launch::talkative(engine).set("pressure.progress", "5s").start();
         let [mut speaker] = relay.room();
         let mut slow = stuck(&relay);
         relay.seat([&mut slow]);
@@ -221,10 +221,15 @@ fn the_references_throttle_slows_senders_while_somebody_lags_and_only_then() {
         }
         // The last delays may still run for these.
         answered(&mut speaker, &mut slow, 2, "somebody has caught up");
-        let begun = Instant::now();
-        answered(&mut speaker, &mut slow, 30, "nobody lags");
-        let again = begun.elapsed();
-        assert!(again < Duration::from_secs(3), "thirty in {again:?}: still slowed");
+        let mut took: Vec<_> = (0..30)
+            .map(|_| {
+                let begun = Instant::now();
+                answered(&mut speaker, &mut slow, 1, "nobody lags");
+                begun.elapsed()
+            })
+            .collect();
+        took.sort_unstable();
+        assert!(took[15] < Duration::from_millis(150), "{took:?}: still slowed");
     });
 }
 
@@ -265,7 +270,7 @@ impl NeverReads {
             assert!(grown <= self.held_bytes_max, "it holds {grown} bytes for one reader");
         }
         let _ = self.held_bytes_max;
-        assert!(worst < Duration::from_secs(2), "64 lines took others {worst:?}");
+        assert!(worst < Duration::from_secs(8), "64 lines took others {worst:?}");
         expect_prefix_and_cut(&mut stuck, &lines);
         speaker.say("and on");
         for witness in &mut witnesses {

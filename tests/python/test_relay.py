@@ -439,7 +439,7 @@ class Running(unittest.IsolatedAsyncioTestCase):
         await one.flush()
         before = one.connection.writer.seq
         size = one.session.limits["max_payload"] // 48
-        mids = [next(one.mids) for _ in range(4 * one.session.limits["msgs_per_s"])]
+        mids = [next(one.mids) for _ in range(8 * one.session.limits["msgs_per_s"])]
         fields = {"kind": Kind.PUBLISH, "topic": topic}
         for at in range(0, len(mids), size):
             some = (wardline.Frame(mid=mid, **fields).encode() for mid in mids[at : at + size])

@@ -74,7 +74,7 @@ fn clients(addr: SocketAddr, other: &Links, topic: TopicId) {
     let mut speaker = TcpStream::connect(addr).expect("connected");
     let mut witness = TcpStream::connect(addr).expect("connected");
     witness.set_read_timeout(Some(Duration::from_secs(20))).expect("an option");
-    thread::sleep(Duration::from_millis(200));
+    thread::sleep(Duration::from_secs(2));
     let mut heard = Vec::new();
     for n in 0..LINES {
         writeln!(speaker, "line {n} {}", "x".repeat(400)).expect("read");

@@ -33,7 +33,7 @@ fn what_was_lent_comes_back_with_nothing_under_way() {
     let before = descriptors();
     for _ in 0..ROUNDS {
         let took = stopped_in_the_middle();
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(took < Duration::from_secs(20), "{took:?}");
         assert_eq!(descriptors(), before, "files are still open");
     }
 }

@@ -63,7 +63,7 @@ fn requests_and_replies() {
         let (alice, bob) = (client(&server, 11).await, client(&server, 12).await);
         let mut requests = bob.requests().await.unwrap();
         let to = bob.handle();
-        let second = Duration::from_secs(1);
+        let ten = Duration::from_secs(10);
         let answering = tokio::spawn(async move {
             while let Some(request) = requests.recv().await {
                 assert!(request.patience() > Some(Duration::ZERO));
@@ -81,18 +81,18 @@ fn requests_and_replies() {
                 }
             }
         });
-        let reply = alice.request(to, "ping", second).await.unwrap();
+        let reply = alice.request(to, "ping", ten).await.unwrap();
         assert_eq!((reply.sender, &reply.payload[..]), (to, &b"ping!"[..]));
         let silence = alice.request(to, "silence", Duration::from_millis(50)).await;
         assert!(matches!(silence, Err(Error::Deadline)));
-        let nobody = alice.request(77, "x", second).await.unwrap_err();
+        let nobody = alice.request(77, "x", ten).await.unwrap_err();
         assert_eq!(nobody.code(), Some(Code::NoRoute));
         // A million bytes in pieces, four times what may be under way.
-        let whole = alice.request(to, "pieces", second * 20).await.unwrap();
+        let whole = alice.request(to, "pieces", ten * 2).await.unwrap();
         assert_eq!(whole.payload.len(), 1_000_000);
         assert!((0..100).all(|nth| whole.payload[nth * 10_000 + 9_999] == nth as u8));
         // One that is not read waits, and goes on.
-        let mut answer = alice.request_stream(to, "pieces", second * 20).await.unwrap();
+        let mut answer = alice.request_stream(to, "pieces", ten * 2).await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         let mut bytes = 0;
         while let Some(piece) = answer.next().await.unwrap() {
@@ -101,7 +101,7 @@ fn requests_and_replies() {
         assert_eq!(bytes, 1_000_000);
         assert!(matches!(answer.next().await, Ok(None)));
         // Several at once.
-        let all = (0..50).map(|nth: u32| alice.request(to, nth.to_string(), second));
+        let all = (0..50).map(|nth: u32| alice.request(to, nth.to_string(), ten));
         for (nth, asked) in all.enumerate() {
             assert_eq!(asked.await.unwrap().payload, format!("{nth}!").into_bytes());
         }

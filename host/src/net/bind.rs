@@ -350,15 +350,19 @@ mod tests {
 
     #[test]
     fn both_wildcards_share_a_port_number() {
-        let v4 = bind_all(&listens(&["line://0.0.0.0:0"]), &tuning()).unwrap();
-        let port = v4[0].addr.port();
-        drop(v4);
-        let both = [format!("line://0.0.0.0:{port}"), format!("line://[::]:{port}")];
-        let asked = listens(&both.each_ref().map(String::as_str));
-        match bind_all(&asked, &tuning()) {
-            Ok(bound) => assert_eq!(bound[0].addr.port(), bound[1].addr.port()),
-            // A machine without IPv6 has nothing to show here.
-            Err(wrong) => assert_ne!(wrong.source.kind(), io::ErrorKind::AddrInUse, "{wrong}"),
-        }
+        let attempt = || {
+            let v4 = bind_all(&listens(&["line://0.0.0.0:0"]), &tuning()).unwrap();
+            let port = v4[0].addr.port();
+            drop(v4);
+            let both = [format!("line://0.0.0.0:{port}"), format!("line://[::]:{port}")];
+            let asked = listens(&both.each_ref().map(String::as_str));
+            match bind_all(&asked, &tuning()) {
+                Ok(bound) => bound[0].addr.port() == bound[1].addr.port(),
+                // A machine without IPv6 has nothing to show here.
+                Err(wrong) => wrong.source.kind() != io::ErrorKind::AddrInUse,
+            }
+        };
+        // Another test may take the port in between; not five times.
+        assert!((0..5).any(|_| attempt()));
     }
 }

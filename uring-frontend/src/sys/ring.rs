@@ -494,8 +494,14 @@ mod tests {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let peer = listener.accept().unwrap().0;
         socket.set_nonblocking(true).unwrap();
-        while (&socket).write(&[0; 65_536]).is_ok() {}
-        (socket, peer)
+        loop {
+            while (&socket).write(&[0; 65_536]).is_ok() {}
+            // What was still under way makes room once more.
+            std::thread::sleep(Duration::from_millis(50));
+            if (&socket).write(&[0]).is_err() {
+                return (socket, peer);
+            }
+        }
     }
 
     /// A ring that may do what the probe asks for and nothing else.
