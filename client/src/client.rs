@@ -181,10 +181,11 @@ impl Client {
         Reports { reports: self.inner.shared.reports.subscribe(), over }
     }
 
-    /// Makes sure that a topic may be published to. Publishing does so by itself.
+    /// Has the relay give a topic's number. Publishing does so by itself.
     ///
     /// # Errors
-    /// The relay does not let this client publish there, or the client is over.
+    /// The relay lets this client neither publish there nor know who reads it, or the client is
+    /// over.
     pub async fn open(&self, topic: &str) -> Result<(), Error> {
         let topic = name(topic)?;
         self.ask(|done| Command::Open { topic, done }).await?
@@ -276,13 +277,11 @@ impl Client {
         Ok(page.peers)
     }
 
-    /// Who reads a topic. The relay is asked by the topic's number, which it gives only to who
-    /// reads the topic, or may publish to it: so this client needs, beside the right to know
-    /// (`who`), one of these (PROTOCOL.md 2.5.2). Where it reads the topic already, nothing else
-    /// is asked for.
+    /// Who reads a topic. This client must be allowed to know (`who`).
     ///
     /// # Errors
-    /// [`Error::NotOpened`] where the relay gives no number, its no, or the client is over.
+    /// [`Error::NotOpened`] where the relay does not give it the topic's number, by which it is
+    /// asked (PROTOCOL.md 2.5.2); the relay's no, or the client is over.
     pub async fn who(&self, topic: &str) -> Result<Vec<Peer>, Error> {
         let topic = name(topic)?;
         let mut peers = Vec::new();

@@ -76,8 +76,8 @@ pub enum Error {
     Credit,
     /// An answer is not signed as it has to be: [`Policy`](crate::Policy).
     Untrusted(EnvelopeFault),
-    /// A topic is asked about by its number, and the relay gives that only to who may publish
-    /// there, or reads it: this client may not publish there, and reads it not.
+    /// A topic is asked about by its number, and the relay gives this client none: it reads the
+    /// topic not, and may neither publish to it nor know its readers (`who`).
     NotOpened(Refusal),
     /// The client is over.
     Ended(Ended),
@@ -121,8 +121,8 @@ impl fmt::Display for Error {
             }
             Self::NotOpened(refusal) => write!(
                 f,
-                "a topic is asked about by its number, which only who reads it or may publish to it \
-                 is given: {refusal}"
+                "a topic is asked about by its number, which is given to who reads it, who may \
+                 publish to it, and who may know its readers: {refusal}"
             ),
             Self::Ended(ended) => ended.fmt(f),
         }

@@ -97,12 +97,8 @@ pub(crate) fn who(args: &WhoArgs) -> Result<(), Failure> {
         let client = connect(&args.common).await?;
         let (topic, who) = (&args.topic, client.identity());
         let peers = client.who(topic).await.map_err(|error| {
-            // Its number is given to who may publish there; this command does not read it.
-            let right = match error {
-                Error::NotOpened(_) => format!("who={topic} publish={topic}"),
-                _ => format!("who={topic}"),
-            };
-            words::failed(&error, &format!("see who reads {topic}"), &right, &who)
+            let (doing, right) = (format!("see who reads {topic}"), format!("who={topic}"));
+            words::failed(&error, &doing, &right, &who)
         });
         leave(client).await;
         let peers = peers?;

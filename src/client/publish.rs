@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use wardline_client::{Client, CloseError, Error, Payload, Verdict};
+use wardline_client::{Client, CloseError, Code, Error, Payload, Refusal, Verdict};
 
 use super::args::PubArgs;
 use super::connect::connect_trusting;
@@ -41,7 +41,13 @@ async fn work(args: &PubArgs) -> Result<(), Failure> {
         Err(Said::Output(failure)) => return Err(failure),
     };
     if let Some(what) = not_taken(count, &tally, closed.err()) {
-        return Err(Failure::Runtime(format!("cannot publish to {topic}: {what}")));
+        let forbidden = |why: &Refusal| why.code() == Some(Code::Forbidden);
+        let needs = tally.why.filter(forbidden).map(|_| {
+            // It may ask who reads the topic, or could not have opened it.
+            format!("\n{}", words::needs(&format!("publish={topic}"), &who))
+        });
+        let needs = needs.unwrap_or_default();
+        return Err(Failure::Runtime(format!("cannot publish to {topic}: {what}{needs}")));
     }
     if args.common.json {
         let _ = out.json(&json!({ "topic": topic, "taken": count }))?;
@@ -186,8 +192,6 @@ fn not_taken(count: u64, tally: &Tally, closed: Option<CloseError>) -> Option<St
 
 #[cfg(test)]
 mod tests {
-    use wardline_client::{Code, Refusal};
-
     use super::*;
 
     fn lines(input: &str, max: usize) -> Vec<Result<String, String>> {

@@ -62,6 +62,11 @@ fn name() -> String {
     user.ok().filter(|user| user.chars().all(harmless)).unwrap_or_else(|| "a name".to_owned())
 }
 
+/// What a line of the relay's authorized keys needs.
+pub(crate) fn needs(right: &str, who: &Identity) -> String {
+    format!("The line of ed25519:{who} in the relay's native.authorized_keys needs: {right}")
+}
+
 /// A call that came to nothing. `doing`: what, as in `publish to TOPIC`; `right`: what a line of
 /// the relay's authorized keys needs for it.
 pub(crate) fn failed(error: &Error, doing: &str, right: &str, who: &Identity) -> Failure {
@@ -71,10 +76,7 @@ pub(crate) fn failed(error: &Error, doing: &str, right: &str, who: &Identity) ->
         Error::Refused(refusal) | Error::NotOpened(refusal)
             if refusal.code() == Some(Code::Forbidden) =>
         {
-            Failure::Runtime(format!(
-                "{what}\nThe line of ed25519:{who} in the relay's native.authorized_keys needs: \
-                 {right}"
-            ))
+            Failure::Runtime(format!("{what}\n{}", needs(right, who)))
         }
         Error::Ended(Ended::Close(refusal)) => match refusal.code() {
             Some(Code::AuthFailed | Code::Refused | Code::TooManySessions) => {
@@ -173,7 +175,7 @@ mod tests {
         assert_eq!(fail(&Error::Ended(Ended::Close(refusal(Code::BadValue)))).0, 1);
         assert_eq!(fail(&Error::Unsure).0, 1);
         let (code, words) = fail(&Error::NotOpened(refusal(Code::Forbidden)));
-        assert!(code == 1 && words.contains("only who reads it or may publish"), "{words}");
+        assert!(code == 1 && words.contains("who may know its readers"), "{words}");
         let (code, words) = fail(&Error::Untrusted(wardline_client::EnvelopeFault::Missing));
         assert!(code == 1 && words.contains("it is not signed"), "{words}");
         let (code, words) = fail(&Error::TooLarge { bytes: 2, max: 1 });

@@ -367,7 +367,9 @@ fn who_may_come_is_said_by_a_file_that_is_read_again() {
         let (mine, me) = home.key("me.key");
         let (theirs, them) = home.key("them.key");
         let list = home.path("keys");
-        fs::write(&list, format!("{me} publish=a/* subscribe=a/*,b # me\n")).expect("ours");
+        let (watching, watcher) = home.key("watcher.key");
+        let rights = format!("{me} publish=a/* subscribe=a/*,b # me\n{watcher} who=a/*\n");
+        fs::write(&list, rights).expect("ours");
         let authorized = list.to_str().expect("UTF-8").to_owned();
         let stage = Stage::with(engine, |launch| {
             launch.set("native.open", "never").set("native.authorized_keys", &authorized)
@@ -377,6 +379,18 @@ fn who_may_come_is_said_by_a_file_that_is_read_again() {
         fails(&forbidden, 1, &["cannot publish to b", "forbidden", "needs: publish=b"]);
         let forbidden = stage.run(&["who", "a/1", "--key", &mine]);
         fails(&forbidden, 1, &["needs: who=a/1", &me]);
+        // Who may see who reads need not publish, and may not.
+        stage.good(&["who", "a/1", "--key", &watching]);
+        let forbidden = stage.run(&["who", "b", "--key", &watching]);
+        fails(&forbidden, 1, &["forbidden", "needs: who=b", &watcher]);
+        for verdict in [&[][..], &["--verdict"]] {
+            let call = [&["pub", "a/1", "x", "--key", &watching], verdict].concat();
+            fails(
+                &stage.run(&call),
+                1,
+                &["cannot publish to a/1", "forbidden", "needs: publish=a/1"],
+            );
+        }
         let unknown = ["pub", "a/1", "x", "--key", &theirs];
         fails(&stage.run(&unknown), 5, &["native.authorized_keys", &format!("  {them} # ")]);
         // As it says.

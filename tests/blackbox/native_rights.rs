@@ -87,6 +87,33 @@ fn each_key_may_do_what_stands_behind_it() {
 }
 
 #[test]
+fn who_alone_is_enough_to_ask_who_reads() {
+    on_each_engine(|engine| {
+        let keys = [(1, "who=t"), (2, "subscribe=t"), (3, "publish=other")];
+        let stage = Stage::new(engine, &keys);
+        let relay = &stage.relay;
+        let (mut one, mut two, mut three) = (relay.native(1), relay.native(2), relay.native(3));
+        two.subscribe("t", Start::Now);
+        let topic = one.open("t").expect("it may");
+        assert_eq!(one.who(topic), Ok(vec![two.handle()]));
+        // A number is no right; and of what there is not, nothing else is said.
+        let mid = one.publish("t", b"x");
+        assert_eq!(one.nacked(mid), Code::Forbidden);
+        assert_eq!(one.try_subscribe("t", Start::Now).unwrap_err(), Code::Forbidden);
+        for (client, name) in [(&mut one, "none"), (&mut two, "t"), (&mut three, "t")] {
+            assert_eq!(client.open(name), Err(Code::Forbidden));
+        }
+        let other = three.open("other").expect("it may");
+        assert_eq!(three.who(other), Err(Code::Forbidden));
+        // Asked each time, not only when it was opened.
+        stage.rewrite(&[(1, "publish=t"), (2, "subscribe=t")]);
+        assert_eq!(one.who(topic), Err(Code::Forbidden));
+        one.publish("t", b"now");
+        two.expect(b"now");
+    });
+}
+
+#[test]
 fn a_right_that_is_taken_away_is_gone_with_the_next_message() {
     on_each_engine(|engine| {
         let stage = Stage::new(engine, &[(1, "publish=t"), (2, "subscribe=t"), (3, "publish=t")]);

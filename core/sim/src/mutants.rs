@@ -41,6 +41,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("mid_not_marked", "what was taken is not noted as taken"),
     ("duplicate_is_taken", "what was taken is taken again"),
     ("publish_unasked", "nobody asks who may publish"),
+    ("open_unasked", "nobody asks who may have a topic's number"),
     ("frames_gap_untold", "a native reader is not told what it missed"),
     ("jump_moves_tagged", "a jump moves what is being sent"),
     ("close_counts_waiting", "a CLOSE counts a record whose frames were dropped"),

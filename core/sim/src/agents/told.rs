@@ -29,6 +29,10 @@ impl Side<'_> {
                 let Some((Ask::Open { name }, step)) = link.asks.remove(&ask) else {
                     panic!("an answer to nothing")
                 };
+                let who = self.agents[link.agent].identity;
+                let denied = |right| self.rights.denied_since(&who, right, step);
+                let due = !denied(Right::Publish) || !denied(Right::Who);
+                assert!(due, "it may neither publish nor know who reads");
                 let sub = link.subs.entry(topic).or_insert_with(|| Sub::open(name));
                 let other = sub.name != name && sub.given_up.is_some();
                 if other || sub.given_up.is_some_and(|given_up| given_up <= step) {
@@ -110,7 +114,7 @@ impl Side<'_> {
                 denied(Right::Subscribe) || (*presence && denied(Right::Who))
             }
             (Ask::Subscribe { after, .. }, Code::BadState) => *after,
-            (Ask::Open { .. }, Code::Forbidden) => denied(Right::Publish),
+            (Ask::Open { .. }, Code::Forbidden) => denied(Right::Publish) && denied(Right::Who),
             (Ask::Subscribe { .. } | Ask::Open { .. }, Code::Overloaded) => {
                 let limits = &self.plan.limits;
                 let topics = limits.topics as usize <= self.plan.names;

@@ -36,7 +36,7 @@ impl NativeClient {
         Ok(place)
     }
 
-    /// Has a topic to publish to.
+    /// Has a topic to publish to, or to ask who reads it.
     pub(crate) fn open(&mut self, name: &str) -> Result<u32, Code> {
         let number = self.next_ask();
         self.ask(&ClientControl::Open { ask: number, name });
@@ -60,6 +60,24 @@ impl NativeClient {
             }
             said => refused(said, number).map(Err),
         })
+    }
+
+    /// Who reads a topic of that number: handles.
+    pub(crate) fn who(&mut self, topic: u32) -> Result<Vec<u64>, Code> {
+        let number = self.next_ask();
+        self.ask(&ClientControl::Who { ask: number, topic, after: 0 });
+        let mut found = Vec::new();
+        loop {
+            let handle = self.wait_for("Identity or Done", |said| match said {
+                Said::Control(ServerControl::Identity { ask, handle, .. }) if *ask == number => {
+                    Some(Ok(Some(*handle)))
+                }
+                Said::Control(ServerControl::Done { ask, .. }) if *ask == number => Some(Ok(None)),
+                said => refused(said, number).map(Err),
+            })?;
+            let Some(handle) = handle else { return Ok(found) };
+            found.push(handle);
+        }
     }
 
     fn next_ask(&mut self) -> u32 {
