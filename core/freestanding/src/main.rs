@@ -2,12 +2,14 @@
 //! of RAM for eight connections.
 //!
 //! The program links the core, relays messages between eight clients that are arrays, and checks
-//! every byte that they get against a description of what must come. It prints a line per check
+//! every byte that they get against a description of what must come. It shows, too, how a device
+//! that is a client keeps what must outlive its power. It prints a line per check
 //! and exits 0; at the first thing that is not so it says what, and exits 1.
 #![no_std]
 #![no_main]
 
 mod clients;
+mod epoch;
 mod machine;
 mod script;
 mod storage;
@@ -43,6 +45,7 @@ extern "C" fn main() -> ! {
     newcomers_take_the_free_places(&mut world);
     broken_sockets_are_closed(&mut world);
     the_drain_ends_all(&mut world);
+    epoch::it_never_goes_back();
     the_stack_was_enough();
     exit(0)
 }
