@@ -116,7 +116,7 @@ fn best(usable: impl Fn(Engine) -> Result<(), String>) -> Choice {
     Choice { engine: Engine::Tokio, why }
 }
 
-/// All that a shard needs to begin.
+/// All that a shard needs to begin, but for its pool: each engine has a kind of its own.
 pub(crate) struct Stage<'s> {
     pub(crate) limits: Limits,
     pub(crate) slots: Slots<'s>,
@@ -124,7 +124,6 @@ pub(crate) struct Stage<'s> {
     pub(crate) homes: Homes,
     /// What native clients are served with, where some can come.
     pub(crate) native: Option<NativeSlots<'s>>,
-    pub(crate) pool: &'s mut [u8],
     pub(crate) seed: [u8; 32],
     pub(crate) native_seed: [u8; 32],
     pub(crate) listens: &'s [Listen],
@@ -139,20 +138,14 @@ pub(crate) struct Stage<'s> {
 pub(crate) fn serve(
     engine: Engine,
     stage: Stage<'_>,
+    pool: &mut [u8],
     started: impl FnOnce(),
 ) -> Result<(), Failure> {
-    let Stage { limits, slots, tables, homes, native, pool, seed, native_seed, .. } = stage;
-    let Stage { listens, listeners, clock, tuning, orders, links, .. } = stage;
-    let shard = links.shard();
-    let native = native.map(|native| (native, native_seed));
-    let tables = (tables, homes);
-    let make = Make { limits, slots, tables, native, shard, seed, clock, listens, listeners };
-    let rest = Rest { clock, tuning, orders, links };
     let served = match engine {
-        Engine::Ring => uring::serve_ring(make, pool, rest, started)?,
-        Engine::TokioUring => uring::serve_tokio_uring(make, pool, rest, started)?,
+        Engine::Ring => uring::serve_ring(stage, pool, started)?,
+        Engine::TokioUring => uring::serve_tokio_uring(stage, pool, started)?,
         Engine::Tokio | Engine::Auto => {
-            let (relay, doors) = make.relay(pool)?;
+            let (relay, doors, rest) = stage.relay(pool)?;
             let Rest { clock, tuning, orders, links } = rest;
             wardline_tokio::serve(relay, doors, clock, tuning, orders, links, started)
         }
@@ -160,7 +153,9 @@ pub(crate) fn serve(
     served.map_err(|error| Failure::Runtime(format!("engine {}: {error}", engine.name())))
 }
 
-/// What an engine is handed beside its relay.
+/// A relay, and its listeners with their topics; and what an engine is handed beside them.
+type Made<'s, P> = (Relay<'s, P>, Vec<(TcpListener, TopicId)>, Rest<'s>);
+
 struct Rest<'s> {
     clock: Clock,
     tuning: Tuning,
@@ -168,47 +163,31 @@ struct Rest<'s> {
     links: Links,
 }
 
-/// What a relay is made of, but for its pool: each engine has a kind of its own.
-struct Make<'s> {
-    limits: Limits,
-    slots: Slots<'s>,
-    tables: (LinkSlots<'s>, Homes),
-    native: Option<(NativeSlots<'s>, [u8; 32])>,
-    shard: u8,
-    seed: [u8; 32],
-    clock: Clock,
-    listens: &'s [Listen],
-    listeners: ShardListeners,
-}
-
-/// A relay, and its listeners with their topics.
-type Made<'s, P> = (Relay<'s, P>, Vec<(TcpListener, TopicId)>);
-
-impl<'s> Make<'s> {
+impl<'s> Stage<'s> {
     fn relay<P: Pool>(self, pool: P) -> Result<Made<'s, P>, Failure> {
         let unfit = |error: ConfigError| Failure::Settings(error.to_string());
-        let Self { limits, slots, tables: (tables, homes), native, shard, .. } = self;
-        let Self { seed, clock, listens, listeners, .. } = self;
-        let mut relay = Relay::new(limits, slots, pool, seed, clock.now()).map_err(unfit)?;
-        if !tables.peers.is_empty() {
-            relay.join(shard, tables, homes).map_err(unfit)?;
+        let Self { clock, tuning, orders, links, .. } = self;
+        let mut relay =
+            Relay::new(self.limits, self.slots, pool, self.seed, clock.now()).map_err(unfit)?;
+        if !self.tables.peers.is_empty() {
+            relay.join(links.shard(), self.tables, self.homes).map_err(unfit)?;
         }
-        if let Some((native, seed)) = native {
-            relay.speak_native(native, seed, clock::unix_ms()).map_err(unfit)?;
+        if let Some(native) = self.native {
+            relay.speak_native(native, self.native_seed, clock::unix_ms()).map_err(unfit)?;
         }
         // The same names in the same order everywhere, whether the shard listens there or not.
-        for listen in listens.iter().filter(|listen| listen.dialects().line()) {
+        for listen in self.listens.iter().filter(|listen| listen.dialects().line()) {
             let topic = relay.listen(listen.topic()).map_err(unfit)?;
             if let Some(coalesce) = listen.coalesce() {
                 relay.set_coalesce(topic, coalesce).map_err(unfit)?;
             }
         }
-        let ShardListeners { shared, own } = listeners;
+        let ShardListeners { shared, own } = self.listeners;
         let mut doors = Vec::with_capacity(shared.len() + own.len());
         for Listener { listen, socket, .. } in shared.into_iter().chain(own) {
             doors.push((socket, door(&mut relay, &listen).map_err(unfit)?));
         }
-        Ok((relay, doors))
+        Ok((relay, doors, Rest { clock, tuning, orders, links }))
     }
 }
 
@@ -231,7 +210,7 @@ mod uring {
     use wardline_host::plan::Item;
     use wardline_uring::{RawPool, compat, probe, ring};
 
-    use super::{Failure, Make, Rest};
+    use super::{Failure, Rest, Stage};
 
     pub(super) fn ring() -> Result<(), String> {
         probe::ring().map_err(|why| why.to_string())
@@ -242,13 +221,12 @@ mod uring {
     }
 
     pub(super) fn serve_ring(
-        make: Make<'_>,
+        stage: Stage<'_>,
         pool: &mut [u8],
-        rest: Rest<'_>,
         started: impl FnOnce(),
     ) -> Result<io::Result<()>, Failure> {
+        let (relay, doors, rest) = stage.relay(RawPool::new(pool))?;
         let Rest { clock, tuning, orders, links } = rest;
-        let (relay, doors) = make.relay(RawPool::new(pool))?;
         Ok(ring::serve(relay, doors, clock, tuning, orders, links, started))
     }
 
@@ -261,13 +239,12 @@ mod uring {
     }
 
     pub(super) fn serve_tokio_uring(
-        make: Make<'_>,
+        stage: Stage<'_>,
         pool: &mut [u8],
-        rest: Rest<'_>,
         started: impl FnOnce(),
     ) -> Result<io::Result<()>, Failure> {
+        let (relay, doors, rest) = stage.relay(RawPool::new(pool))?;
         let Rest { clock, tuning, orders, links } = rest;
-        let (relay, doors) = make.relay(RawPool::new(pool))?;
         Ok(compat::serve(relay, doors, clock, tuning, orders, links, started))
     }
 }
@@ -280,7 +257,7 @@ mod uring {
     use wardline_core::Limits;
     use wardline_host::plan::Item;
 
-    use super::{Failure, Make, Rest};
+    use super::{Failure, Stage};
 
     pub(super) fn ring() -> Result<(), String> {
         Err(super::NOT_BUILT.to_owned())
@@ -295,9 +272,8 @@ mod uring {
     pub(super) use ring_memory as tokio_uring_memory;
 
     pub(super) fn serve_ring(
-        _: Make<'_>,
+        _: Stage<'_>,
         _: &mut [u8],
-        _: Rest<'_>,
         _: impl FnOnce(),
     ) -> Result<io::Result<()>, Failure> {
         Err(Failure::Settings(super::NOT_BUILT.to_owned()))

@@ -152,7 +152,6 @@ impl Shard<'_> {
             tables,
             homes,
             native,
-            pool,
             seed,
             native_seed,
             listens,
@@ -162,6 +161,6 @@ impl Shard<'_> {
             orders,
             links,
         };
-        engine::serve(engine, stage, up)
+        engine::serve(engine, stage, pool, up)
     }
 }
