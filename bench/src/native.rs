@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use wardline_core::Instant;
 use wardline_core::native::handshake::client::Resumption;
 use wardline_core::native::{
-    Class, ClientControl, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, FrameWriter, Next,
+    ClientControl, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, FrameWriter, Next,
     RECORD_HEADER_BYTES, Record, Records, ServerControl, Start, digest,
 };
 
@@ -217,9 +217,8 @@ impl End {
     /// its id.
     fn put(&mut self, to: (FrameKind, u32, u64, u64), payload: &[u8]) -> u64 {
         let (kind, topic, peer, corr) = to;
-        let (class, mid) = (Class::Normal, self.mid);
-        let header =
-            FrameHeader { kind, class, flags: 0, topic, ttl_ms: 0, peer, mid, offset: 0, corr };
+        let mid = self.mid;
+        let header = FrameHeader { topic, peer, mid, corr, ..FrameHeader::new(kind) };
         self.mid += 1;
         let at = self.body.len();
         self.body.resize(at + FRAME_HEADER_BYTES + payload.len(), 0);
@@ -358,15 +357,11 @@ mod tests {
 
     fn frame(payload: &[u8]) -> Vec<u8> {
         let header = FrameHeader {
-            kind: FrameKind::Publish,
-            class: Class::Normal,
-            flags: 0,
             topic: 1,
-            ttl_ms: 0,
             peer: 1,
             mid: 1,
             offset: 1,
-            corr: 0,
+            ..FrameHeader::new(FrameKind::Publish)
         };
         [&header.to_bytes(u32::try_from(payload.len()).unwrap())[..], payload].concat()
     }

@@ -8,8 +8,8 @@ use bytemuck::Zeroable;
 use wardline_core::native::handshake::client::{Answered, Attempt, Resumption};
 use wardline_core::native::handshake::{MAGIC, Solve};
 use wardline_core::native::{
-    Class, ClientControl, Code, Ephemeral, FrameHeader, FrameKind, FrameWriter, Identity, Next,
-    Record, Records, ServerControl, SigningKey, digest,
+    ClientControl, Code, Ephemeral, FrameHeader, FrameKind, FrameWriter, Identity, Next, Record,
+    Records, ServerControl, SigningKey, digest,
 };
 use wardline_core::{
     Access, Carrier, ConnId, Duration, Event, Gather, Instant, Limits, NativeLimits, NativeSlots,
@@ -340,17 +340,7 @@ fn attempt(key: &SigningKey, nth: u16) -> Attempt<'_> {
 }
 
 fn publish(topic: u32, mid: u64) -> FrameHeader {
-    FrameHeader {
-        kind: FrameKind::Publish,
-        class: Class::Normal,
-        flags: 0,
-        topic,
-        ttl_ms: 0,
-        peer: 0,
-        mid,
-        offset: 0,
-        corr: 0,
-    }
+    FrameHeader { topic, mid, ..FrameHeader::new(FrameKind::Publish) }
 }
 
 fn direct(peer: u64, mid: u64) -> FrameHeader {

@@ -8,7 +8,7 @@ use std::time;
 use wardline_core::native::handshake::client::{Answered, Attempt, Connected, Resumption};
 use wardline_core::native::handshake::{Accept, Challenge, Resumed};
 use wardline_core::native::{
-    Class, ClientControl, Code, Ephemeral, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FrameWriter,
+    ClientControl, Code, Ephemeral, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FrameWriter,
     Next as NextRecord, Record, Records, ServerControl, SigningKey, Start, digest,
 };
 use wardline_core::{
@@ -358,17 +358,7 @@ pub(crate) fn body(mid: &mut u64, to: (FrameKind, u32, u64), frames: usize) -> V
     let mut body = vec![0; frames * (FRAME_HEADER_BYTES + PAYLOAD.len())];
     let mut writer = FrameWriter::new(&mut body);
     for _ in 0..frames {
-        let header = FrameHeader {
-            kind,
-            class: Class::Normal,
-            flags: 0,
-            topic,
-            ttl_ms: 0,
-            peer,
-            mid: *mid,
-            offset: 0,
-            corr: 0,
-        };
+        let header = FrameHeader { topic, peer, mid: *mid, ..FrameHeader::new(kind) };
         *mid += 1;
         assert!(writer.put(&header, &PAYLOAD), "it fits");
     }

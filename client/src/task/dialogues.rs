@@ -211,21 +211,17 @@ fn follows(before: Option<Option<&Signed>>, piece: Option<&Signed>) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use wardline_core::native::{Class, SigningKey};
+    use wardline_core::native::SigningKey;
 
     use super::*;
 
     fn piece(kind: FrameKind, end: bool) -> FrameHeader {
         FrameHeader {
-            kind,
-            class: Class::Normal,
             flags: if end { flags::END } else { 0 },
-            topic: 0,
-            ttl_ms: 0,
             peer: 5,
             mid: 9,
-            offset: 0,
             corr: 77,
+            ..FrameHeader::new(kind)
         }
     }
 

@@ -1,7 +1,7 @@
 //! Envelopes both ways, by table: what a client makes of a frame, by its policy and by when the
 //! frame was said.
 
-use wardline_core::native::{Class, FrameKind};
+use wardline_core::native::FrameKind;
 
 use super::*;
 
@@ -19,15 +19,12 @@ fn letters(policy: Policy) -> Letters {
 fn header(kind: FrameKind) -> FrameHeader {
     let publishes = kind == FrameKind::Publish;
     FrameHeader {
-        kind,
-        class: Class::Normal,
         flags: flags::ENVELOPE,
         topic: u32::from(publishes),
-        ttl_ms: 0,
         peer: 5,
         mid: 1_234,
-        offset: 0,
         corr: if kind.is_answer() { 4_321 } else { 0 },
+        ..FrameHeader::new(kind)
     }
 }
 

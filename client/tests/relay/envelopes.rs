@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use wardline_client::{EnvelopeFault, Payload, Peer, Reports};
 use wardline_core::native::envelope::{Audience, Letter, make};
-use wardline_core::native::{Class, FrameHeader, FrameKind, flags};
+use wardline_core::native::{FrameHeader, FrameKind, flags};
 
 use super::*;
 
@@ -22,17 +22,7 @@ fn now_ms() -> u64 {
 /// An envelope of alice's and its payload, made by hand: its epoch, its number, when it is signed.
 fn letter(kind: FrameKind, audience: Audience<'_>, numbers: (u64, u64), issued_ms: u64) -> Payload {
     let (epoch_ms, counter) = numbers;
-    let frame = FrameHeader {
-        kind,
-        class: Class::Normal,
-        flags: flags::ENVELOPE,
-        topic: 0,
-        ttl_ms: 0,
-        peer: 0,
-        mid: 0,
-        offset: 0,
-        corr: 0,
-    };
+    let frame = FrameHeader { flags: flags::ENVELOPE, ..FrameHeader::new(kind) };
     let letter = Letter { audience, device: 3, epoch_ms, counter, issued_ms, piece: 0 };
     let envelope = make(&key(11), &frame, &letter, b"text");
     Payload::new([envelope.as_slice(), b"text"].concat()).in_envelope()

@@ -2,7 +2,6 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
-use super::super::frame::Class;
 use super::super::testing::Rng;
 use super::*;
 
@@ -22,15 +21,12 @@ fn me() -> (Identity, u32) {
 fn frame(kind: FrameKind) -> FrameHeader {
     let publishes = kind == FrameKind::Publish;
     FrameHeader {
-        kind,
-        class: Class::Normal,
         flags: flags::ENVELOPE,
         topic: u32::from(publishes),
-        ttl_ms: 0,
         peer: 5,
         mid: 1_234,
-        offset: 0,
         corr: if kind.is_answer() { 4_321 } else { 0 },
+        ..FrameHeader::new(kind)
     }
 }
 

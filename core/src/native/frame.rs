@@ -109,6 +109,13 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
+    /// A header of the normal class of which nothing but the kind is said.
+    #[must_use]
+    pub const fn new(kind: FrameKind) -> Self {
+        let class = Class::Normal;
+        Self { kind, class, flags: 0, topic: 0, ttl_ms: 0, peer: 0, mid: 0, offset: 0, corr: 0 }
+    }
+
     /// The header of a payload of `len` bytes, as on the wire.
     #[must_use]
     pub fn to_bytes(&self, len: u32) -> [u8; FRAME_HEADER_BYTES] {

@@ -6,17 +6,7 @@ use super::super::testing::Rng;
 use super::*;
 
 fn publish() -> FrameHeader {
-    FrameHeader {
-        kind: FrameKind::Publish,
-        class: Class::Normal,
-        flags: 0,
-        topic: 0x0100_0001,
-        ttl_ms: 0,
-        peer: 0,
-        mid: 1,
-        offset: 0,
-        corr: 0,
-    }
+    FrameHeader { topic: 0x0100_0001, mid: 1, ..FrameHeader::new(FrameKind::Publish) }
 }
 
 fn to_peer(kind: FrameKind) -> FrameHeader {

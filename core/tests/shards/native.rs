@@ -175,15 +175,10 @@ impl Client {
 
     fn say(&mut self, both: &mut Both, payload: &[u8], flags: u16) {
         let header = FrameHeader {
-            kind: FrameKind::Publish,
-            class: wardline_core::native::Class::Normal,
             flags,
             topic: self.topic,
-            ttl_ms: 0,
-            peer: 0,
             mid: self.mid,
-            offset: 0,
-            corr: 0,
+            ..FrameHeader::new(FrameKind::Publish)
         };
         self.mid += 1;
         let mut body = vec![0; payload.len() + 48];

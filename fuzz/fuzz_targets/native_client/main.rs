@@ -20,7 +20,7 @@ use relay::{Relay, Said};
 use spell::Spell;
 use wardline_core::native::client::{Fate, Got, Session, Slot, Took};
 use wardline_core::native::{
-    Class, ClientControl, Code, FrameHeader, FrameKind, FrameWriter, ServerControl,
+    ClientControl, Code, FrameHeader, FrameKind, FrameWriter, ServerControl,
 };
 use wardline_core::{Duration, Instant};
 
@@ -315,15 +315,5 @@ fn hear(
 }
 
 fn publish(mid: u64) -> FrameHeader {
-    FrameHeader {
-        kind: FrameKind::Publish,
-        class: Class::Normal,
-        flags: 0,
-        topic: 1,
-        ttl_ms: 0,
-        peer: 0,
-        mid,
-        offset: 0,
-        corr: 0,
-    }
+    FrameHeader { topic: 1, mid, ..FrameHeader::new(FrameKind::Publish) }
 }

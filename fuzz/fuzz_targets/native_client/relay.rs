@@ -10,8 +10,8 @@ use wardline_core::native::handshake::server::{
 };
 use wardline_core::native::handshake::{Granted, Solve};
 use wardline_core::native::{
-    Class, Code, Ephemeral, FrameHeader, FrameKind, FrameWriter, Next, Record, Records,
-    ServerControl, Sight, SigningKey, Window1024, digest,
+    Code, Ephemeral, FrameHeader, FrameKind, FrameWriter, Next, Record, Records, ServerControl,
+    Sight, SigningKey, Window1024, digest,
 };
 
 use crate::spell::Spell;
@@ -332,15 +332,5 @@ impl Relay {
 }
 
 fn direct(offset: u64) -> FrameHeader {
-    FrameHeader {
-        kind: FrameKind::Direct,
-        class: Class::Normal,
-        flags: 0,
-        topic: 0,
-        ttl_ms: 0,
-        peer: 77,
-        mid: 5,
-        offset,
-        corr: 0,
-    }
+    FrameHeader { peer: 77, mid: 5, offset, ..FrameHeader::new(FrameKind::Direct) }
 }

@@ -459,15 +459,5 @@ impl Conn {
 }
 
 fn publish(topic: u32) -> FrameHeader {
-    FrameHeader {
-        kind: FrameKind::Publish,
-        class: wardline_core::native::Class::Normal,
-        flags: 0,
-        topic,
-        ttl_ms: 0,
-        peer: 0,
-        mid: 0,
-        offset: 0,
-        corr: 0,
-    }
+    FrameHeader { topic, ..FrameHeader::new(FrameKind::Publish) }
 }

@@ -42,17 +42,8 @@ impl Side<'_> {
         if !self.conns[index].is_up() || self.conns[index].up.len() > 4_000 {
             return None;
         }
-        let header = wardline_core::native::FrameHeader {
-            kind: wardline_core::native::FrameKind::Publish,
-            class: wardline_core::native::Class::Normal,
-            flags: 0,
-            topic: 0,
-            ttl_ms: 0,
-            peer: 0,
-            mid: 0,
-            offset: 0,
-            corr: 0,
-        };
+        let header =
+            wardline_core::native::FrameHeader::new(wardline_core::native::FrameKind::Publish);
         let len = self.rng.up_to(60);
         let byte = match self.rng.below(20) {
             _ if self.calm => b'x',

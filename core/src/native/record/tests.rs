@@ -5,7 +5,7 @@ use std::vec::Vec;
 use super::*;
 use crate::native::bytes::put;
 use crate::native::testing::{Rng, pair, pair::NOW};
-use crate::native::{Class, FrameHeader, FrameKind, FrameWriter};
+use crate::native::{FrameHeader, FrameKind, FrameWriter};
 
 /// Both ends of a connection, right after its handshake.
 fn ends() -> (Records, Records) {
@@ -19,17 +19,7 @@ fn record(header: [u8; 32], body: &[u8]) -> Vec<u8> {
 
 /// A body of one PUBLISH of `len` bytes in all.
 fn frames(len: usize) -> Vec<u8> {
-    let header = FrameHeader {
-        kind: FrameKind::Publish,
-        class: Class::Normal,
-        flags: 0,
-        topic: 1,
-        ttl_ms: 0,
-        peer: 0,
-        mid: 1,
-        offset: 0,
-        corr: 0,
-    };
+    let header = FrameHeader { topic: 1, mid: 1, ..FrameHeader::new(FrameKind::Publish) };
     let mut body = vec![0; len];
     let mut writer = FrameWriter::new(&mut body);
     assert!(writer.put(&header, &vec![7; len - FRAME_HEADER_BYTES]));

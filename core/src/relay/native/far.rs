@@ -10,7 +10,7 @@ use crate::id::Ref;
 use crate::line;
 use crate::link::{Header, foreign};
 use crate::log::NoRoom;
-use crate::native::{Class, FRAME_HEADER_BYTES, FrameHeader, FrameKind, flags};
+use crate::native::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, flags};
 use crate::relay::Relay;
 use crate::storage::Pool;
 
@@ -43,15 +43,9 @@ impl<P: Pool> Relay<'_, P> {
         let forgets = cfg!(wardline_mutant = "far_generation_forgotten");
         let generation = if forgets { 1 } else { header.epoch };
         let frame = FrameHeader {
-            kind: FrameKind::Publish,
-            class: Class::Normal,
             flags: flags::LINE,
-            topic: 0,
-            ttl_ms: 0,
             peer: handle(from, generation, LINE_SLOT | header.author),
-            mid: 0,
-            offset: 0,
-            corr: 0,
+            ..FrameHeader::new(FrameKind::Publish)
         };
         let text = core::mem::take(&mut self.natives.text);
         for said in contents(content) {

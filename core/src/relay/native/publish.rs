@@ -254,15 +254,9 @@ impl<P: Pool> Relay<'_, P> {
     ) -> Result<(), Stop> {
         let topic = self.sessions.at(slot).topic;
         let header = FrameHeader {
-            kind: FrameKind::Publish,
-            class: Class::Normal,
             flags: flags::LINE,
-            topic: 0,
-            ttl_ms: 0,
             peer: self.line_handle(slot),
-            mid: 0,
-            offset: 0,
-            corr: 0,
+            ..FrameHeader::new(FrameKind::Publish)
         };
         let line = if lines { Some(envelope) } else { None };
         self.append_both(topic, slot, Some((&header, envelope.content())), line)?;

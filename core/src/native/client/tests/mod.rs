@@ -13,8 +13,8 @@ use crate::native::handshake::client::{Answered, Connected};
 use crate::native::handshake::server::{FirstRecord, Held};
 use crate::native::testing::pair::{self, GRANTED, NOW, Reply};
 use crate::native::{
-    Class, ClientControl, Code, FrameHeader, FrameKind, FrameWriter, Next, Record, Records,
-    ServerControl, Sight, Window1024, digest,
+    ClientControl, Code, FrameHeader, FrameKind, FrameWriter, Next, Record, Records, ServerControl,
+    Sight, Window1024, digest,
 };
 use crate::time::Instant;
 
@@ -69,15 +69,10 @@ impl Relay {
     /// Queues a DIRECT for the client, and counts it.
     pub(super) fn say_direct(&mut self) {
         let header = FrameHeader {
-            kind: FrameKind::Direct,
-            class: Class::Normal,
-            flags: 0,
-            topic: 0,
-            ttl_ms: 0,
             peer: 77,
             mid: 5,
             offset: self.direct,
-            corr: 0,
+            ..FrameHeader::new(FrameKind::Direct)
         };
         self.direct += 1;
         self.frame(&header);
@@ -217,17 +212,7 @@ pub(super) fn flush(session: &mut Session<Lent>, now: Instant) -> Vec<u8> {
 }
 
 pub(super) fn publish(mid: u64) -> FrameHeader {
-    FrameHeader {
-        kind: FrameKind::Publish,
-        class: Class::Normal,
-        flags: 0,
-        topic: 1,
-        ttl_ms: 0,
-        peer: 0,
-        mid,
-        offset: 0,
-        corr: 0,
-    }
+    FrameHeader { topic: 1, mid, ..FrameHeader::new(FrameKind::Publish) }
 }
 
 /// What the session makes of `bytes`, and how many it took; each record is shown to `seen`.
