@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wardline_client::keys::{self, KeyFileError};
+use wardline_client::state::{SERVER_KEY, state_directory};
 use wardline_core::native::{Identity, SigningKey};
 use wardline_host::access::{Keyring, Open, Rules};
 use wardline_host::net::Listen;
 use wardline_host::settings::{Loaded, NativeSettings, Origin};
-use wardline_host::state::{SERVER_KEY, state_directory};
 
 use crate::exit::Failure;
 

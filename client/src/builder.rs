@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::envelopes::Policy;
 use crate::error::ConnectError;
 use crate::known_hosts::KnownHosts;
+use crate::state;
 use crate::task;
 use crate::url::Url;
 
@@ -19,7 +20,9 @@ pub enum Server {
     /// By a file of `host:port key`: who is in it is expected, and a server that is met for the
     /// first time is noted there once it has proved who it is.
     KnownHosts(PathBuf),
-    /// Whoever answers first; from then on that one, as long as the client lives.
+    /// **Whoever answers first**, at each start; from then on that one, as long as the client
+    /// lives. Who stands in between at a start is not noticed: for tests, and for relays whose key
+    /// is new each time.
     FirstUse,
 }
 
@@ -29,7 +32,7 @@ pub struct Builder {
     url: String,
     key: Option<SigningKey>,
     device: Option<u32>,
-    server: Server,
+    server: Option<Server>,
     recv_max: u32,
     events_max: usize,
     policy: Policy,
@@ -56,7 +59,7 @@ impl Builder {
             url: url.to_owned(),
             key: None,
             device: None,
-            server: Server::FirstUse,
+            server: None,
             // A frame of 64 KiB, the largest payload that a relay takes by default.
             recv_max: 65_536 + 48,
             events_max: 256,
@@ -79,10 +82,11 @@ impl Builder {
         self
     }
 
-    /// How the server is known. Without it, [`Server::FirstUse`].
+    /// How the server is known. Without it, by the file [`state::KNOWN_HOSTS`] in the state
+    /// directory of this user, which the commands use, too.
     #[must_use]
     pub fn server(mut self, server: Server) -> Self {
-        self.server = server;
+        self.server = Some(server);
         self
     }
 
@@ -125,7 +129,7 @@ impl Builder {
             Some(device) => device,
             None => u32::from_le_bytes(task::entropy()?),
         };
-        let (pin, known) = match self.server {
+        let (pin, known) = match self.server.or_else(of_this_user).ok_or(ConnectError::NoHome)? {
             Server::Pin(pin) => (Some(pin), None),
             Server::FirstUse => (None, None),
             Server::KnownHosts(path) => {
@@ -137,4 +141,9 @@ impl Builder {
         let policy = self.policy;
         task::start(Plan { url, key, device, pin, known, recv_max, events_max, policy }).await
     }
+}
+
+/// How a server is known where nothing was said of it.
+fn of_this_user() -> Option<Server> {
+    state::state_directory().map(|state| Server::KnownHosts(state.join(state::KNOWN_HOSTS)))
 }

@@ -100,12 +100,14 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Connects to the relay at `url` (`native://HOST:PORT`) as the owner of `key`, and believes
-    /// the server that it meets there, from now on that one alone. To know the server beforehand:
-    /// [`Client::builder`].
+    /// Connects to the relay at `url` (`native://HOST:PORT`) as the owner of `key`. The server is
+    /// the one that was met there before, by the `known_hosts` of this user
+    /// ([`state`](crate::state)); one that is met for the first time is believed, and noted. To
+    /// know it beforehand, or by another file: [`Client::builder`].
     ///
     /// # Errors
-    /// There is no relay, it is not the expected one, or it says no. Nothing is tried twice.
+    /// There is no relay, it is not the expected one, or it says no; there is no home for a file of
+    /// known servers. Nothing is tried twice.
     pub async fn connect(url: &str, key: SigningKey) -> Result<Self, ConnectError> {
         Self::builder(url).key(key).connect().await
     }

@@ -217,6 +217,8 @@ pub enum ConnectError {
     Handshake(Handshake),
     /// The file of known servers.
     KnownHosts(KnownHostsError),
+    /// Nothing was said of how the server is known, and there is no home to keep a file in.
+    NoHome,
 }
 
 /// What was wrong in a handshake.
@@ -274,6 +276,9 @@ impl fmt::Display for ConnectError {
             Self::Alert(refusal) => write!(f, "the server refuses: {refusal}"),
             Self::Handshake(fault) => fault.fmt(f),
             Self::KnownHosts(error) => error.fmt(f),
+            Self::NoHome => f.write_str(
+                "there is no home to keep known servers in: name a file, or pin the server's key",
+            ),
         }
     }
 }

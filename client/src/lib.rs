@@ -24,7 +24,10 @@
 //!
 //! # What it promises
 //!
-//! - It speaks to the server that it expects ([`Server`]), or to nobody.
+//! - It speaks to the server that it expects ([`Server`]), or to nobody. Who is met for the first
+//!   time is believed, and noted in `known_hosts` in the state directory ([`state`]), for all
+//!   programs of this user: from then on no other is taken for it. Who wants to be sure from the
+//!   beginning pins the server's key.
 //! - After a loss it comes back by itself: the session is resumed where the relay still has it,
 //!   each topic is read on from the message after the last one, and what the relay says it had not
 //!   taken goes out again, in its old order. What cannot be had back is told: [`Event::Gap`],
@@ -65,6 +68,7 @@ mod files;
 pub mod keys;
 mod known_hosts;
 mod payload;
+pub mod state;
 mod task;
 mod url;
 

@@ -20,7 +20,6 @@ pub mod pin;
 pub mod plan;
 pub mod settings;
 pub mod signals;
-pub mod state;
 pub mod storage;
 
 #[cfg(test)]

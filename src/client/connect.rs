@@ -3,16 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use wardline_client::keys::{self, KeyFileError};
+use wardline_client::state::{CLIENT_KEY, KNOWN_HOSTS, state_directory};
 use wardline_client::{Client, Policy, Server, SigningKey};
 use wardline_host::clock;
-use wardline_host::state::{CLIENT_KEY, state_directory};
 
 use super::args::Common;
 use super::words;
 use crate::exit::Failure;
-
-/// The file of relays that were met, in the state directory.
-const KNOWN_HOSTS: &str = "known_hosts";
 
 /// Connects as the flags say.
 pub(crate) async fn connect(common: &Common) -> Result<Client, Failure> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 use wardline_client::keys::{self, KeyFileError};
-use wardline_host::state::CLIENT_KEY;
+use wardline_client::state::CLIENT_KEY;
 
 use super::args::KeygenArgs;
 use super::connect::in_state;

@@ -17,6 +17,7 @@ pub(crate) fn not_connected(
     let reason = match error {
         ConnectError::Url(error) => return Failure::Settings(error.to_string()),
         ConnectError::KnownHosts(error) => return Failure::Settings(error.to_string()),
+        ConnectError::NoHome => return Failure::Settings(error.to_string()),
         ConnectError::NoKey | ConnectError::Entropy => return Failure::Runtime(error.to_string()),
         ConnectError::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
             format!("{io}; is a relay running there? `wardline` starts one, with native://")

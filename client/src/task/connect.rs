@@ -53,7 +53,8 @@ pub(crate) fn loss(error: &ConnectError) -> Loss {
         | ConnectError::Cut
         | ConnectError::WrongServer { .. }
         | ConnectError::Handshake(_)
-        | ConnectError::KnownHosts(_) => Loss::NotReached,
+        | ConnectError::KnownHosts(_)
+        | ConnectError::NoHome => Loss::NotReached,
     }
 }
 

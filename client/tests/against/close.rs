@@ -1,6 +1,6 @@
 //! Ends, both ways.
 
-use wardline_client::{Client, Code, Ended, Error, From, Report};
+use wardline_client::{Code, Ended, Error, From, Report};
 
 use super::server::Server;
 use super::*;
@@ -52,7 +52,7 @@ fn who_leaves_is_not_held_up_by_what_is_not_read() {
     run(async {
         let server = Server::start(1);
         let alice = client(&server, 11).await;
-        let builder = Client::builder(&server.url()).key(key(12)).events_max(2);
+        let builder = builder(&server.url(), 12).events_max(2);
         let bob = builder.connect().await.unwrap();
         let mut chat = bob.subscribe("chat", From::Now, false).await.unwrap();
         for nth in 0..100 {
@@ -74,7 +74,7 @@ fn who_leaves_is_not_held_up_by_what_is_not_read() {
 fn what_came_before_the_end_is_read_before_it() {
     run(async {
         let server = Server::start(1);
-        let builder = Client::builder(&server.url()).key(key(12)).events_max(2);
+        let builder = builder(&server.url(), 12).events_max(2);
         let bob = builder.connect().await.unwrap();
         let mut chat = bob.subscribe("chat", From::Now, false).await.unwrap();
         let texts: Vec<String> = (0..10).map(|nth: u32| nth.to_string()).collect();

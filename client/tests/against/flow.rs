@@ -130,7 +130,7 @@ fn who_does_not_read_is_not_sent_to_and_loses_nothing() {
     run(async {
         let server = Server::start(1);
         let alice = client(&server, 11).await;
-        let builder = Client::builder(&server.url()).key(key(12)).events_max(10);
+        let builder = builder(&server.url(), 12).events_max(10);
         let bob = builder.connect().await.unwrap();
         let mut chat = bob.subscribe("chat", From::Now, false).await.unwrap();
         let mut log = bob.subscribe("log", From::Now, false).await.unwrap();
@@ -157,7 +157,7 @@ fn what_is_no_relay() {
     run(async {
         use wardline_client::{ConnectError, Handshake};
 
-        let connect = |url: String| async move { Client::connect(&url, key(11)).await };
+        let connect = |url: String| async move { builder(&url, 11).connect().await };
         let error = connect("line://127.0.0.1:1".to_owned()).await.unwrap_err();
         assert!(matches!(error, ConnectError::Url(UrlError::Scheme)));
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

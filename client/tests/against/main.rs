@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use heard::{event, message, text};
 use server::Server;
-use wardline_client::{Client, Event, SigningKey};
+use wardline_client::{Builder, Client, Event, Server as Known, SigningKey};
 
 /// Runs a test's future on a runtime of one thread; half a minute is for ever.
 fn run(test: impl Future<Output = ()>) {
@@ -28,8 +28,13 @@ fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
 }
 
+/// A client to be, of whoever is there.
+fn builder(url: &str, seed: u8) -> Builder {
+    Client::builder(url).key(key(seed)).server(Known::FirstUse)
+}
+
 async fn client(server: &Server, seed: u8) -> Client {
-    Client::connect(&server.url(), key(seed)).await.expect("connected")
+    builder(&server.url(), seed).connect().await.expect("connected")
 }
 
 /// Waits until it holds.

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use heard::{event, message, text};
 use wardline_client::{
-    Client, Code, Error, Event, From, GapReason, LostWhy, Policy, Report, SigningKey, Subscription,
-    keys,
+    Builder, Client, Code, Error, Event, From, GapReason, LostWhy, Policy, Report, Server,
+    SigningKey, Subscription, keys,
 };
 
 fn run(test: impl Future<Output = ()>) {
@@ -125,10 +125,18 @@ impl Relay {
     }
 }
 
+/// A client to be, of whoever is there.
+fn builder(url: &str, seed: u8) -> Builder {
+    Client::builder(url).key(key(seed)).server(Server::FirstUse)
+}
+
 /// A client of that address. The next messages are signed after it began: clocks have milliseconds.
 async fn connect(addr: SocketAddr, seed: u8, policy: Policy) -> Client {
-    let builder = Client::builder(&format!("native://{addr}")).key(key(seed)).envelopes(policy);
-    let client = builder.connect().await.expect("connected");
+    let client = builder(&format!("native://{addr}"), seed)
+        .envelopes(policy)
+        .connect()
+        .await
+        .expect("connected");
     tokio::time::sleep(Duration::from_millis(5)).await;
     client
 }
@@ -259,7 +267,7 @@ fn cuts_lose_nothing_and_double_nothing() {
         let (in_wire, out_wire) = (Wire::to(relay.native), Wire::to(relay.native));
         let connect = |wire: &Wire, seed| {
             let url = format!("native://{}", wire.addr);
-            async move { Client::connect(&url, key(seed)).await.unwrap() }
+            async move { builder(&url, seed).connect().await.unwrap() }
         };
         let (alice, bob) = (connect(&in_wire, 11).await, connect(&out_wire, 12).await);
         let mut chat = bob.subscribe("chat", From::Now, false).await.unwrap();
@@ -298,7 +306,7 @@ fn a_request_outlives_a_resume() {
         let relay = Relay::start();
         let wire = Wire::to(relay.native);
         let url = format!("native://{}", wire.addr);
-        let alice = Client::connect(&url, key(11)).await.unwrap();
+        let alice = builder(&url, 11).connect().await.unwrap();
         let bob = relay.client(12).await;
         let mut reports = alice.reports();
         let mut requests = bob.requests().await.unwrap();
@@ -320,7 +328,7 @@ fn sixty_topics_return_together() {
         let relay = Relay::start();
         let wire = Wire::to(relay.native);
         let url = format!("native://{}", wire.addr);
-        let (alice, bob) = (Client::connect(&url, key(11)).await.unwrap(), relay.client(12).await);
+        let (alice, bob) = (builder(&url, 11).connect().await.unwrap(), relay.client(12).await);
         let mut reads = Vec::new();
         for nth in 0..60 {
             let topic = format!("topic-{nth}");
@@ -381,7 +389,7 @@ fn the_same_device_takes_the_session_over() {
     run(async {
         let relay = Relay::start();
         let url = format!("native://{}", relay.native);
-        let connect = || Client::builder(&url).key(key(11)).device(5).connect();
+        let connect = || builder(&url, 11).device(5).connect();
         let first = connect().await.unwrap();
         first.publish_taken("chat", "one").await.unwrap();
         let second = connect().await.unwrap();

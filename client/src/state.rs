@@ -9,6 +9,9 @@ pub const SERVER_KEY: &str = "server.key";
 /// The key of the client commands, in the state directory.
 pub const CLIENT_KEY: &str = "client.key";
 
+/// The servers that were met, in the state directory.
+pub const KNOWN_HOSTS: &str = "known_hosts";
+
 /// The state directory: what systemd gives the service, else `$XDG_STATE_HOME/wardline`, else
 /// `~/.local/state/wardline`. `None` where there is no home.
 #[must_use]
