@@ -32,6 +32,7 @@ pub struct Builder {
     url: String,
     key: Option<SigningKey>,
     device: Option<u32>,
+    last_epoch_ms: u64,
     server: Option<Server>,
     recv_max: u32,
     events_max: usize,
@@ -44,6 +45,9 @@ pub(crate) struct Plan {
     pub(crate) url: Url,
     pub(crate) key: SigningKey,
     pub(crate) device: u32,
+    /// The program said which device it is: another start of it may be remembered.
+    pub(crate) has_own_device: bool,
+    pub(crate) last_epoch_ms: u64,
     /// Who is expected; None: whoever comes.
     pub(crate) pin: Option<Identity>,
     /// Where who came is noted.
@@ -59,6 +63,7 @@ impl Builder {
             url: url.to_owned(),
             key: None,
             device: None,
+            last_epoch_ms: 0,
             server: None,
             // A frame of 64 KiB, the largest payload that a relay takes by default.
             recv_max: 65_536 + 48,
@@ -75,10 +80,24 @@ impl Builder {
     }
 
     /// Which of its devices: a program of the same key and device that connects later takes the
-    /// session over. Without it, a random number.
+    /// session over. Without it, a random number. With it, see [`epoch_ms`](Self::epoch_ms).
     #[must_use]
     pub const fn device(mut self, device: u32) -> Self {
         self.device = Some(device);
+        self
+    }
+
+    /// The epoch of this device's last start, as [`Client::epoch_ms`] said it then: this start's
+    /// will be greater. Who names a [`device`](Self::device) keeps that number, and gives it back
+    /// here.
+    ///
+    /// Without it the clock decides, which may have been set back since. Then the relay refuses
+    /// the start as long as it holds the session of before
+    /// ([`ConnectError::Alert`], `REFUSED`), and whoever remembers what the device has signed
+    /// drops what it signs now. Within one process epochs of a named device never go back.
+    #[must_use]
+    pub const fn epoch_ms(mut self, last: u64) -> Self {
+        self.last_epoch_ms = last;
         self
     }
 
@@ -125,6 +144,7 @@ impl Builder {
     pub async fn connect(self) -> Result<Client, ConnectError> {
         let url: Url = self.url.parse()?;
         let key = self.key.ok_or(ConnectError::NoKey)?;
+        let (has_own_device, last_epoch_ms) = (self.device.is_some(), self.last_epoch_ms);
         let device = match self.device {
             Some(device) => device,
             None => u32::from_le_bytes(task::entropy()?),
@@ -139,7 +159,19 @@ impl Builder {
         };
         let (recv_max, events_max) = (self.recv_max.max(1_024), self.events_max.max(1));
         let policy = self.policy;
-        task::start(Plan { url, key, device, pin, known, recv_max, events_max, policy }).await
+        let plan = Plan {
+            url,
+            key,
+            device,
+            has_own_device,
+            last_epoch_ms,
+            pin,
+            known,
+            recv_max,
+            events_max,
+            policy,
+        };
+        task::start(plan).await
     }
 }
 

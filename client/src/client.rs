@@ -51,6 +51,7 @@ pub(crate) struct Inner {
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
     pub(crate) device: u32,
+    pub(crate) epoch_ms: u64,
     pub(crate) events_max: usize,
     pub(crate) policy: Policy,
     pub(crate) reports: broadcast::Sender<Report>,
@@ -72,14 +73,14 @@ pub(crate) struct Status {
 impl Shared {
     pub(crate) fn new(
         (identity, device): (Identity, u32),
-        events_max: usize,
-        policy: Policy,
+        epoch_ms: u64,
+        (events_max, policy): (usize, Policy),
         status: Status,
     ) -> Arc<Self> {
         // Reports that wait for who reads them slowly; more are counted as dropped.
         let reports = broadcast::Sender::new(256);
         let status = Mutex::new(status);
-        Arc::new(Self { identity, device, events_max, policy, reports, status })
+        Arc::new(Self { identity, device, epoch_ms, events_max, policy, reports, status })
     }
 
     pub(crate) fn status(&self) -> MutexGuard<'_, Status> {
@@ -132,6 +133,13 @@ impl Client {
     #[must_use]
     pub fn device(&self) -> u32 {
         self.inner.shared.device
+    }
+
+    /// Which start of that device: what a program that names its device keeps, and gives to
+    /// [`Builder::epoch_ms`] when it starts again.
+    #[must_use]
+    pub fn epoch_ms(&self) -> u64 {
+        self.inner.shared.epoch_ms
     }
 
     /// Who the relay is.

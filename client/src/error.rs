@@ -215,6 +215,9 @@ pub enum ConnectError {
     Alert(Refusal),
     /// What answered does not keep to the protocol, or could not prove who it is.
     Handshake(Handshake),
+    /// The device's last epoch is more than 300 s ahead of this clock: nobody would believe what
+    /// it signs. It is time for another device.
+    EpochAhead,
     /// The file of known servers.
     KnownHosts(KnownHostsError),
     /// Nothing was said of how the server is known, and there is no home to keep a file in.
@@ -275,6 +278,10 @@ impl fmt::Display for ConnectError {
             ),
             Self::Alert(refusal) => write!(f, "the server refuses: {refusal}"),
             Self::Handshake(fault) => fault.fmt(f),
+            Self::EpochAhead => f.write_str(
+                "the device's last epoch is over 300 s ahead of this clock: correct the clock, or \
+                 take another device",
+            ),
             Self::KnownHosts(error) => error.fmt(f),
             Self::NoHome => f.write_str(
                 "there is no home to keep known servers in: name a file, or pin the server's key",

@@ -18,7 +18,9 @@ pub(crate) fn not_connected(
         ConnectError::Url(error) => return Failure::Settings(error.to_string()),
         ConnectError::KnownHosts(error) => return Failure::Settings(error.to_string()),
         ConnectError::NoHome => return Failure::Settings(error.to_string()),
-        ConnectError::NoKey | ConnectError::Entropy => return Failure::Runtime(error.to_string()),
+        ConnectError::NoKey | ConnectError::Entropy | ConnectError::EpochAhead => {
+            return Failure::Runtime(error.to_string());
+        }
         ConnectError::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
             format!("{io}; is a relay running there? `wardline` starts one, with native://")
         }

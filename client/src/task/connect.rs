@@ -54,6 +54,7 @@ pub(crate) fn loss(error: &ConnectError) -> Loss {
         | ConnectError::WrongServer { .. }
         | ConnectError::Handshake(_)
         | ConnectError::KnownHosts(_)
+        | ConnectError::EpochAhead
         | ConnectError::NoHome => Loss::NotReached,
     }
 }

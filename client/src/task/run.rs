@@ -119,7 +119,7 @@ pub(super) enum Over {
 /// Connects for the first time, and leaves the connection to a task of its own.
 pub(crate) async fn start(plan: Plan) -> Result<Client, ConnectError> {
     let clock = Clock { origin: TokioInstant::now() };
-    let epoch_ms = epoch_ms();
+    let epoch_ms = epoch_ms(&plan)?;
     let reached = connect::reach(&plan, plan.pin, None, epoch_ms, || clock.now()).await?;
     note(&plan, plan.pin, &reached)?;
     let status = Status {
@@ -132,7 +132,7 @@ pub(crate) async fn start(plan: Plan) -> Result<Client, ConnectError> {
     };
     let own = (plan.key.identity(), plan.device);
     let letters = Letters::new(plan.policy, own, epoch_ms, clock_ms());
-    let shared = Shared::new(own, plan.events_max, plan.policy, status);
+    let shared = Shared::new(own, epoch_ms, (plan.events_max, plan.policy), status);
     let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
     let (frames_in, frames) = mpsc::channel(FRAMES_MAX);
     let inner = Inner { commands: commands_in, frames: frames_in, shared: shared.clone() };
@@ -167,14 +167,26 @@ pub(crate) async fn start(plan: Plan) -> Result<Client, ConnectError> {
     Ok(Client::new(inner))
 }
 
-/// The epoch of a client that starts now: two of a process are never the same.
-fn epoch_ms() -> u64 {
+/// The epoch of a client that starts now. PROTOCOL.md 2.2.6.
+fn epoch_ms(plan: &Plan) -> Result<u64, ConnectError> {
     static LAST_MS: AtomicU64 = AtomicU64::new(0);
     let clock_ms = clock_ms();
-    let next = |last| next_epoch(last, clock_ms);
-    let last = LAST_MS.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
-    // Three hundred thousand within a millisecond, or a clock that was set back: the clock it is.
-    last.ok().and_then(next).unwrap_or(clock_ms)
+    let (own, signs) = (plan.has_own_device, plan.policy.signs);
+    let after = |last: u64| epoch_after(last.max(plan.last_epoch_ms), clock_ms, own, signs);
+    let noted = |last: u64| after(last).map(|next| next.max(last));
+    let last = LAST_MS.fetch_update(Ordering::AcqRel, Ordering::Acquire, noted);
+    last.ok().and_then(after).ok_or(ConnectError::EpochAhead)
+}
+
+/// The epoch after that one. None: receivers would refuse what is signed in it.
+const fn epoch_after(last_ms: u64, clock_ms: u64, own_device: bool, signs: bool) -> Option<u64> {
+    match next_epoch(last_ms, clock_ms) {
+        Some(epoch_ms) => Some(epoch_ms),
+        // Nobody remembers a device that was drawn just now.
+        None if !own_device => Some(clock_ms),
+        None if signs => None,
+        None => Some(last_ms.saturating_add(1)),
+    }
 }
 
 /// A server that has proved who it is, and was not known, is noted.
@@ -340,5 +352,30 @@ impl Task {
         self.topics.end();
         self.shared.report(Report::Ended(ended));
         self.deliveries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_goes_on_wherever_the_clock_goes() {
+        const CLOCK: u64 = 10_000_000;
+        const APART: u64 = 300_000;
+        // The last one; the next, of a device of one's own that signs, that does not, and of one
+        // that was drawn.
+        for (last, signs, plain, drawn) in [
+            (0, Some(CLOCK), CLOCK, CLOCK),
+            (CLOCK - 1, Some(CLOCK), CLOCK, CLOCK),
+            (CLOCK, Some(CLOCK + 1), CLOCK + 1, CLOCK + 1),
+            (CLOCK + APART - 1, Some(CLOCK + APART), CLOCK + APART, CLOCK + APART),
+            (CLOCK + APART, None, CLOCK + APART + 1, CLOCK),
+            (u64::MAX, None, u64::MAX, CLOCK),
+        ] {
+            assert_eq!(epoch_after(last, CLOCK, true, true), signs, "{last}");
+            assert_eq!(epoch_after(last, CLOCK, true, false), Some(plain), "{last}");
+            assert_eq!(epoch_after(last, CLOCK, false, true), Some(drawn), "{last}");
+        }
     }
 }

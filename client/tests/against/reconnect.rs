@@ -1,6 +1,6 @@
 //! Cuts, resumes, relays that forget.
 
-use wardline_client::{Code, Error, From, LostWhy, Report};
+use wardline_client::{Code, ConnectError, Error, From, LostWhy, Policy, Report};
 
 use super::server::{Cut, Server, Stored};
 use super::*;
@@ -213,5 +213,31 @@ fn a_topic_for_which_there_is_no_room_is_asked_for_again() {
         let error = bob.subscribe("other", From::Now, false).await.map(drop).unwrap_err();
         assert_eq!(error.code(), Some(Code::Overloaded));
         bob.subscribe("other", From::Now, false).await.unwrap();
+    });
+}
+
+#[test]
+fn a_device_of_ones_own_never_goes_back() {
+    run(async {
+        let server = Server::start(1);
+        let url = server.url();
+        let start = |last| builder(&url, 11).device(5).epoch_ms(last).connect();
+        let last = start(0).await.unwrap().epoch_ms();
+        // The clock was set back by a minute since the last start; and then by ten days.
+        let minute = last + 60_000;
+        for ahead in [minute, minute + 864_000_000] {
+            let client = start(ahead).await.unwrap();
+            assert_eq!(client.epoch_ms(), ahead + 1);
+            assert!(server.world().sessions.iter().any(|each| each.epoch_ms == ahead + 1));
+            // Nothing is said of the start before, and it was in this process.
+            assert_eq!(start(0).await.unwrap().epoch_ms(), ahead + 2);
+        }
+        // Who would hear what it signs would not believe it.
+        let signs = |builder: Builder| builder.envelopes(Policy::OPEN.sign());
+        let refused = signs(builder(&url, 11).device(5)).connect().await;
+        assert!(matches!(refused, Err(ConnectError::EpochAhead)), "{refused:?}");
+        // Of a device that is drawn nobody remembers anything.
+        let drawn = signs(builder(&url, 11)).connect().await.unwrap();
+        assert!(drawn.epoch_ms() < minute);
     });
 }
