@@ -214,8 +214,9 @@ impl Client {
     /// Publishes, and waits until the relay has taken it, if need be over a new connection.
     ///
     /// # Errors
-    /// The relay's no with its code; [`Error::Unsure`] where the relay no longer knows; or the
-    /// client is over.
+    /// The relay's no with its code; [`Error::Unsure`] where the relay no longer knows;
+    /// [`Error::Expired`] where it waited for longer than its [`Payload::ttl`]; or the client is
+    /// over.
     pub async fn publish_taken(
         &self,
         topic: &str,
@@ -483,7 +484,8 @@ impl Client {
         who.ok_or(Error::Refused(Refusal::new(Code::NoRoute.wire(), 0)))
     }
 
-    pub(crate) async fn queue(&self, frame: Outgoing) -> Result<(), Error> {
+    pub(crate) async fn queue(&self, mut frame: Outgoing) -> Result<(), Error> {
+        frame.is_said();
         let own = if frame.is_enveloped() && self.signs() { ENVELOPE_BYTES } else { 0 };
         let (bytes, max) = (frame.payload.len(), self.max_payload().saturating_add(own));
         if bytes > max {

@@ -119,7 +119,9 @@ impl Answer {
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(error))) => {
                 self.over = true;
-                return Err(error);
+                // Where its time to live is the deadline, both end at once.
+                let both = matches!(error, Error::Expired) && Instant::now() >= self.deadline;
+                return Err(if both { Error::Deadline } else { error });
             }
             Ok(None) => {
                 self.over = true;
@@ -251,7 +253,7 @@ impl Request {
         self.signed
     }
 
-    /// How long the asker waits, from when it asked. None: it did not say.
+    /// How long the asker waits, from when its request went out. None: it did not say.
     #[must_use]
     pub const fn patience(&self) -> Option<Duration> {
         span(self.ttl_ms)

@@ -70,6 +70,9 @@ pub enum Error {
     TooMany,
     /// No answer came in time.
     Deadline,
+    /// It waited here for longer than it was worth ([`Payload::ttl`](crate::Payload::ttl)), and was
+    /// not sent; or not again, where the relay had not taken it.
+    Expired,
     /// A subscription, or another stream, is full and not read, so that the answer cannot come.
     NotRead,
     /// The peer sent more of a stream than it was allowed.
@@ -112,6 +115,7 @@ impl fmt::Display for Error {
             Self::AlreadySubscribed => f.write_str("this client reads the topic already"),
             Self::TooMany => f.write_str("too many of these are open"),
             Self::Deadline => f.write_str("no answer came in time"),
+            Self::Expired => f.write_str("it was not sent before its time to live was over"),
             Self::NotRead => f.write_str(
                 "a subscription of this client is full and not read, so no answer can come",
             ),

@@ -133,6 +133,15 @@ pub enum Event {
         /// Why.
         fault: EnvelopeFault,
     },
+    /// A message that came after its time to live, by its envelope and this clock, and is kept
+    /// back. Of one that is not signed nobody knows when it was said: it is a
+    /// [`Message`](Self::Message).
+    Expired {
+        /// Its number in the topic's life.
+        offset: u64,
+        /// The handle that the relay says it is from.
+        sender: u64,
+    },
     /// Somebody reads the topic from now on; whose handle that is, [`Client::identify`] says. Only
     /// with [`Reading::presence`].
     Joined(u64),
@@ -254,6 +263,14 @@ pub enum Report {
         /// Its number.
         mid: u64,
     },
+    /// A message that was sent without waiting waited for longer than its time to live, and was not
+    /// sent.
+    Expired {
+        /// Its topic; None: it was for a peer.
+        topic: Option<Arc<str>>,
+        /// Its number.
+        mid: u64,
+    },
     /// A message to a peer was not sent: the session in which its handle was known is gone.
     SessionGone {
         /// Its number.
@@ -276,6 +293,13 @@ pub enum Report {
         mid: u64,
         /// Why.
         fault: EnvelopeFault,
+    },
+    /// A signed message or request to this client came after its time to live, and was kept back.
+    Late {
+        /// The handle that the relay says it is from.
+        sender: u64,
+        /// The sender's number for it.
+        mid: u64,
     },
     /// A message or request to this client came, and nobody here takes such.
     Unwanted {

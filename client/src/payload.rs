@@ -39,8 +39,11 @@ impl Payload {
         self
     }
 
-    /// How long it is worth anything, from 1 ms to 49 days: its receiver is told, and the relay
-    /// drops nothing for it. Without it, for ever; a request, as long as its answer is waited for.
+    /// How long it is worth acting upon, from 1 ms to 49 days, beginning now. What waits here for
+    /// longer is not sent ([`Error::Expired`](crate::Error::Expired)); what is signed, and comes to
+    /// its reader later than that, is kept back there ([`Event::Expired`](crate::Event::Expired)).
+    /// The relay only hands it on. Without it, for ever; a request, as long as its answer is
+    /// waited for.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl_ms = millis(ttl);

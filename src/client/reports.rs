@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
-use wardline_client::{Client, Refusal, Report};
+use wardline_client::{Client, Code, Refusal, Report};
 
 use super::GOODBYE;
 use super::show::handle;
@@ -62,6 +62,10 @@ impl Tally {
                 self.refused += 1;
                 self.why = Some(*refusal);
             }
+            Report::Expired { .. } => {
+                self.refused += 1;
+                self.why = Some(Refusal { number: Code::Expired.wire(), retry: None });
+            }
             Report::Unsure { .. } | Report::SessionGone { .. } => self.unsure += 1,
             Report::Cut
             | Report::Closed(_)
@@ -70,6 +74,7 @@ impl Tally {
             | Report::Reconnected
             | Report::DirectLost { .. }
             | Report::Untrusted { .. }
+            | Report::Late { .. }
             | Report::Unwanted { .. }
             | Report::Clock(_)
             | Report::Ended(_) => {}
@@ -111,7 +116,9 @@ impl Told {
             | Report::Unsure { .. }
             | Report::SessionGone { .. }
             | Report::DirectLost { .. }
+            | Report::Expired { .. }
             | Report::Untrusted { .. }
+            | Report::Late { .. }
             | Report::Unwanted { .. }
             | Report::Clock(_)
             | Report::Ended(_) => {}
@@ -138,6 +145,9 @@ fn words(report: &Report) -> Option<String> {
             let (sender, why) = (handle(*sender), fault.sentence());
             Some(format!("a message of {sender} is kept back: {why}"))
         }
+        Report::Late { sender, .. } => {
+            Some(format!("a message of {} came after its time to live", handle(*sender)))
+        }
         Report::Clock(ms) => {
             let (seconds, way) =
                 (ms.unsigned_abs() / 1_000, if *ms > 0 { "ahead" } else { "behind" });
@@ -147,6 +157,7 @@ fn words(report: &Report) -> Option<String> {
         }
         // Counted; or said by who asked.
         Report::Refused { .. } | Report::Unsure { .. } | Report::SessionGone { .. } => None,
+        Report::Expired { .. } => None,
         Report::Unwanted { .. } | Report::Ended(_) => None,
     }
 }
@@ -155,7 +166,7 @@ fn words(report: &Report) -> Option<String> {
 mod tests {
     use std::time::Duration;
 
-    use wardline_client::{Code, ConnectError};
+    use wardline_client::ConnectError;
 
     use super::*;
 
@@ -168,6 +179,8 @@ mod tests {
         tally.count(&Report::Resumed);
         let expected = Tally { refused: 1, why: Some(refusal), unsure: 1, unheard: 0 };
         assert_eq!(tally, expected);
+        tally.count(&Report::Expired { topic: None, mid: 3 });
+        assert_eq!((tally.refused, tally.why.and_then(|why| why.code())), (2, Some(Code::Expired)));
     }
 
     #[test]

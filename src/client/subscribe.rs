@@ -120,6 +120,13 @@ impl Reading {
                     &format!("message {offset} of {sender} is kept back: {why}"),
                 )
             }
+            Event::Expired { offset, sender } => {
+                let sender = handle(*sender);
+                self.note(
+                    &json!({ "expired": { "offset": offset, "sender": sender } }),
+                    &format!("message {offset} of {sender} came after its time to live"),
+                )
+            }
             Event::Joined(who) => self.came_or_went("joined", *who),
             Event::Left(who) => self.came_or_went("left", *who),
             // The reports say it.

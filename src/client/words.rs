@@ -94,6 +94,7 @@ pub(crate) fn failed(error: &Error, doing: &str, right: &str, who: &Identity) ->
         | Error::NotOpened(_)
         | Error::Untrusted(_)
         | Error::Unsure
+        | Error::Expired
         | Error::SessionGone
         | Error::TopicName
         | Error::AlreadySubscribed

@@ -81,6 +81,11 @@ impl Dialogues {
         }
     }
 
+    /// Whether somebody waits for the answer to that request.
+    pub(crate) fn is_waited_for(&self, mid: u64) -> bool {
+        self.open.get(&mid).is_some_and(|open| !open.pieces.is_closed())
+    }
+
     pub(crate) fn forget(&mut self, mid: u64) {
         self.open.remove(&mid);
     }

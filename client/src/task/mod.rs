@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant as TokioInstant;
 use wardline_core::native::{Class, FrameKind, Identity, flags};
 
 use crate::client::Peer;
@@ -142,6 +143,8 @@ pub(crate) struct Outgoing {
     pub(crate) class: Class,
     pub(crate) flags: u16,
     pub(crate) ttl_ms: u32,
+    /// When that is over, from when it was said.
+    pub(crate) until: Option<TokioInstant>,
     pub(crate) payload: Vec<u8>,
     /// Whose the destination is, as far as that is known: for whom it is signed.
     pub(crate) audience: Option<(Identity, u32)>,
@@ -156,12 +159,19 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     pub(crate) fn new(to: Destination, payload: Payload) -> Self {
         let Payload { bytes, class, flags, ttl_ms } = payload;
-        let (audience, piece, taken, answer) = (None, 0, None, None);
-        Self { to, class, flags, ttl_ms, payload: bytes, audience, piece, taken, answer }
+        let (until, audience, piece) = (None, None, 0);
+        let (taken, answer) = (None, None);
+        Self { to, class, flags, ttl_ms, until, payload: bytes, audience, piece, taken, answer }
     }
 
     pub(crate) fn to_peer(handle: u64, kind: FrameKind, corr: u64, payload: Payload) -> Self {
         Self::new(Destination::Peer { handle, kind, corr }, payload)
+    }
+
+    /// Its time to live begins.
+    pub(crate) fn is_said(&mut self) {
+        let ttl = Duration::from_millis(u64::from(self.ttl_ms));
+        self.until = (self.ttl_ms > 0).then(|| TokioInstant::now() + ttl);
     }
 
     /// Whether the payload begins with an envelope that the program made.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use wardline_core::Instant;
 use wardline_core::native::client::Fate;
 use wardline_core::native::envelope::Audience;
 use wardline_core::native::{Class, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Identity, flags};
@@ -32,7 +33,8 @@ pub(crate) struct Entry {
     pub(crate) topic: Option<Arc<str>>,
     pub(crate) class: Class,
     pub(crate) flags: u16,
-    pub(crate) ttl_ms: u32,
+    /// When it is no longer worth being sent.
+    pub(crate) until: Option<Instant>,
     pub(crate) payload: Vec<u8>,
     /// Whose the peer is, as far as that is known.
     pub(crate) audience: Option<(Identity, u32)>,
@@ -41,16 +43,20 @@ pub(crate) struct Entry {
     pub(crate) taken: Option<Waiter>,
     /// Somebody was told, or a report was made.
     pub(crate) told: bool,
+    /// It went out, over this connection or another.
+    pub(crate) out: bool,
 }
 
 impl Entry {
-    /// Its header with the topic's number on this connection.
-    pub(crate) const fn header(&self, mid: u64, number: u32) -> FrameHeader {
+    /// Its header with the topic's number on this connection, and what is left of its time.
+    pub(crate) fn header(&self, mid: u64, number: u32, now: Instant) -> FrameHeader {
         let (kind, topic, peer, corr) = match self.to {
             To::Topic(_) => (FrameKind::Publish, number, 0, 0),
             To::Peer { handle, kind, corr } => (kind, 0, handle, corr),
         };
-        let Self { class, ttl_ms, .. } = *self;
+        let class = self.class;
+        let left = self.until.map(|until| until.since(now).as_millis().max(1));
+        let ttl_ms = left.map_or(0, |left| u32::try_from(left).unwrap_or(u32::MAX));
         let flags = self.flags | if self.letter.is_some() { flags::ENVELOPE } else { 0 };
         FrameHeader { kind, class, flags, topic, ttl_ms, peer, mid, offset: 0, corr }
     }
@@ -83,6 +89,7 @@ impl Entry {
             Ok(()) => {}
             Err(Error::Refused(refusal)) => shared.report(Report::Refused { topic, mid, refusal }),
             Err(Error::SessionGone) => shared.report(Report::SessionGone { mid }),
+            Err(Error::Expired) => shared.report(Report::Expired { topic, mid }),
             Err(_) => shared.report(Report::Unsure { topic, mid }),
         }
     }
@@ -95,6 +102,8 @@ pub(crate) struct Outbox {
     /// The id of the first entry.
     first: u64,
     bytes: usize,
+    /// No message that never went out is over before. None: none of them ever is.
+    expiry: Option<Instant>,
 }
 
 impl Outbox {
@@ -115,7 +124,29 @@ impl Outbox {
         }
         debug_assert_eq!(self.first + self.entries.len() as u64, mid);
         self.bytes += entry.payload.len() + FRAME_HEADER_BYTES;
+        self.expiry = earlier(self.expiry, entry.until);
         self.entries.push_back(entry);
+    }
+
+    /// When messages are to be looked through for such as are over.
+    pub(crate) fn expiry(&self) -> Instant {
+        self.expiry.unwrap_or(Instant::NEVER)
+    }
+
+    /// The ids of those that never went out, and are no longer worth it.
+    pub(crate) fn expired(&mut self, now: Instant) -> Vec<u64> {
+        let mut over = Vec::new();
+        if now < self.expiry() {
+            return over;
+        }
+        self.expiry = None;
+        for (entry, mid) in self.entries.iter().zip(self.first..) {
+            match entry.until.filter(|_| !entry.out && !entry.told) {
+                Some(until) if until <= now => over.push(mid),
+                until => self.expiry = earlier(self.expiry, until),
+            }
+        }
+        over
     }
 
     /// The entry of an id.
@@ -177,6 +208,10 @@ impl Outbox {
             }
         }
     }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 /// What a NACK means for who waits: DUPLICATE is what was wanted, STALE says nothing.

@@ -101,6 +101,12 @@ impl Clock {
         Instant::from_nanos(u64::try_from(since).unwrap_or(u64::MAX))
     }
 
+    /// The core's time of a point of the runtime's.
+    pub(super) fn of(&self, at: TokioInstant) -> Instant {
+        let since = at.saturating_duration_since(self.origin).as_nanos();
+        Instant::from_nanos(u64::try_from(since).unwrap_or(u64::MAX))
+    }
+
     /// The runtime's time of a point that is at most a day ahead.
     pub(super) fn at(&self, instant: Instant) -> TokioInstant {
         let most = self.now().after(Duration::from_secs(24 * 3_600));
@@ -309,24 +315,30 @@ impl Task {
     async fn wait_until(&mut self, until: Instant) -> Result<(), Ended> {
         let mut sleep = Box::pin(tokio::time::sleep_until(self.clock.at(until)));
         poll_fn(|cx| {
-            let now = self.clock.now();
-            self.poll_said(cx, now);
-            // What is parked goes out meanwhile; it is not what is waited for.
-            let _ = self.deliveries.poll(cx);
-            if let Some(closing) = &self.closing {
-                // Where nothing is under way, there is nothing to come back for.
-                let nothing = closing.drained && self.session.is_settled();
-                if nothing || now >= closing.until {
-                    return Poll::Ready(Err(Ended::Closed));
+            loop {
+                let now = self.clock.now();
+                self.poll_said(cx, now);
+                self.expire(now);
+                self.settle();
+                // What is parked goes out meanwhile; it is not what is waited for.
+                let _ = self.deliveries.poll(cx);
+                if let Some(closing) = &self.closing {
+                    // Where nothing is under way, there is nothing to come back for.
+                    let nothing = closing.drained && self.session.is_settled();
+                    if nothing || now >= closing.until {
+                        return Poll::Ready(Err(Ended::Closed));
+                    }
+                }
+                // The waits of a client that closes are short.
+                let at = self.closing.as_ref().map_or(until, |closing| closing.until.min(until));
+                sleep.as_mut().reset(self.clock.at(at.min(self.outbox.expiry())));
+                if now >= until {
+                    return Poll::Ready(Ok(()));
+                }
+                if sleep.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
                 }
             }
-            // The waits of a client that closes are short.
-            let at = self.closing.as_ref().map_or(until, |closing| closing.until.min(until));
-            sleep.as_mut().reset(self.clock.at(at));
-            if now >= until || sleep.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            Poll::Pending
         })
         .await
     }

@@ -81,7 +81,7 @@ impl Task {
                     self.asks.wish(Wish::Credit { peer, corr, bytes });
                 }
             }
-            Command::Forget { mid } => self.dialogues.forget(mid),
+            Command::Forget { mid } => self.forget(mid),
             Command::TakeRequests(taker) => self.dialogues.requests = Some(taker),
             Command::TakeDirects(taker) => self.dialogues.directs = Some(taker),
             Command::Ping { done } => {
@@ -141,9 +141,44 @@ impl Task {
         }
     }
 
+    /// Nobody waits for the answer to a request any more. Where it did not go out, it never does;
+    /// what went out is looked at again before it would go out once more.
+    fn forget(&mut self, mid: u64) {
+        self.dialogues.forget(mid);
+        if let Some(entry) = self.outbox.entry(mid)
+            && !entry.out
+        {
+            entry.told = true;
+            self.session.withdraw(mid);
+        }
+    }
+
+    /// A message that waits is not sent: who waits for it is told, or for the answer to it.
+    pub(super) fn give_up(&mut self, mid: u64, error: Error) {
+        self.session.withdraw(mid);
+        if self.dialogues.fail(mid, error.clone())
+            && let Some(entry) = self.outbox.entry(mid)
+        {
+            entry.told = true;
+        }
+        self.outbox.tell(mid, Err(error), &self.shared);
+    }
+
+    /// Gives up what waits for longer than it is worth.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for mid in self.outbox.expired(now) {
+            self.give_up(mid, Error::Expired);
+        }
+    }
+
     fn enqueue(&mut self, frame: Outgoing) {
         let signs = self.plan.policy.signs && !frame.is_enveloped();
-        let Outgoing { to, class, flags, ttl_ms, payload, audience, piece, taken, answer } = frame;
+        let Outgoing { to, class, flags, until, payload, audience, piece, taken, answer, .. } =
+            frame;
+        if answer.as_ref().is_some_and(|(number, _)| number.is_closed()) {
+            // Who asked has given up before it came here.
+            return;
+        }
         let (to, name) = match to {
             Destination::Topic(name) => match self.topics.place(&name) {
                 Ok(place) => (To::Topic(place), Some(name)),
@@ -169,15 +204,15 @@ impl Task {
         if let (Some((number, pieces)), To::Peer { handle, .. }) = (answer, to) {
             let who = audience.map(|(identity, _)| identity);
             self.dialogues.ask(mid, (handle, who), pieces);
-            if number.send(Ok(mid)).is_err() {
-                self.dialogues.forget(mid);
-            }
+            // Who no longer waits has it forgotten before it goes out.
+            let _ = number.send(Ok(mid));
         }
         debug_assert!(!signs || name.is_some() || audience.is_some(), "signed for nobody");
         let letter = signs.then(|| (self.letters.number(), piece));
-        let (topic, told) = (name, false);
+        let (topic, told, out) = (name, false, false);
+        let until = until.map(|until| self.clock.of(until));
         let entry =
-            Entry { to, topic, class, flags, ttl_ms, payload, audience, letter, taken, told };
+            Entry { to, topic, class, flags, until, payload, audience, letter, taken, told, out };
         self.outbox.push(mid, entry);
     }
 

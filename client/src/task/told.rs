@@ -18,6 +18,7 @@ use super::outbox::{To, outcome};
 use super::run::{Ping, Task};
 use crate::client::{Client, Peer};
 use crate::dialogue::{Direct, Request};
+use crate::envelopes::Signed;
 use crate::error::{Error, Refusal};
 use crate::event::{Event, LostWhy, Message, Report};
 use crate::payload::{Verdict, span};
@@ -147,6 +148,11 @@ impl Task {
                 return Ok(());
             }
         };
+        if !header.kind.is_answer() && is_late(header, opened.signed, clock_ms()) {
+            let (sender, mid) = (header.peer, header.mid);
+            self.shared.report(Report::Late { sender, mid });
+            return Ok(());
+        }
         match header.kind {
             FrameKind::Publish => {}
             FrameKind::Direct => self.directed(header, &opened),
@@ -225,7 +231,11 @@ impl Task {
         let (when, sender) = (reader.when(header.offset), None);
         let place = Place { topic: Some(&name), when, sender, answers: false };
         let (sender, offset) = (header.peer, header.offset);
-        let event = match self.letters.open(frame, place, clock_ms()) {
+        let now_ms = clock_ms();
+        let event = match self.letters.open(frame, place, now_ms) {
+            Ok(Opened { signed, .. }) if is_late(header, signed, now_ms) => {
+                Event::Expired { offset, sender }
+            }
             Ok(Opened { payload, signed, history }) => Event::Message(Message {
                 topic: name.clone(),
                 offset,
@@ -397,5 +407,46 @@ impl Task {
         let Some(reason) = known else { return };
         let event = Delivery::Event(reader.events.clone(), Event::Gap { from, to, reason });
         self.deliveries.give(event);
+    }
+}
+
+/// Whether a message came after its time to live: who signed it says when it went out.
+fn is_late(header: &FrameHeader, signed: Option<Signed>, now_ms: u64) -> bool {
+    let ends = |signed: Signed| signed.issued_ms.saturating_add(u64::from(header.ttl_ms));
+    header.ttl_ms > 0 && signed.is_some_and(|signed| ends(signed) < now_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use wardline_core::native::{Class, SigningKey};
+
+    use super::*;
+
+    #[test]
+    fn what_is_late_is_what_was_signed_too_long_ago() {
+        let sender = SigningKey::from_seed(&[1; 32]).identity();
+        let issued_ms = 1_000_000;
+        let signed = Some(Signed { sender, device: 1, issued_ms, epoch_ms: 3, counter: 4 });
+        for (signed, ttl_ms, now_ms, late) in [
+            (signed, 500, issued_ms + 500, false),
+            (signed, 500, issued_ms + 501, true),
+            (signed, 500, issued_ms - 200, false),
+            (signed, u32::MAX, issued_ms + 501, false),
+            (signed, 0, issued_ms + 501, false),
+            (None, 500, issued_ms + 501, false),
+        ] {
+            let header = FrameHeader {
+                kind: FrameKind::Publish,
+                class: Class::Normal,
+                flags: 0,
+                topic: 1,
+                ttl_ms,
+                peer: 5,
+                mid: 9,
+                offset: 0,
+                corr: 0,
+            };
+            assert_eq!(is_late(&header, signed, now_ms), late, "{ttl_ms} {now_ms}");
+        }
     }
 }

@@ -46,6 +46,7 @@ impl Task {
         for _ in 0..TURNS_MAX {
             let now = self.clock.now();
             let mut went_on = self.poll_said(cx, now);
+            self.expire(now);
             match self.poll_input(cx, now, link) {
                 Ok(any) => went_on |= any,
                 Err(loss) => return Poll::Ready(self.over(loss)),
@@ -170,7 +171,7 @@ impl Task {
     fn fill(&mut self, now: Instant, link: &mut Link) -> Result<(), Code> {
         self.owed(now, link);
         while link.waiting() < AHEAD_BYTES && self.say(now, link)? {}
-        while link.waiting() < AHEAD_BYTES && self.record(link)? {}
+        while link.waiting() < AHEAD_BYTES && self.record(now, link)? {}
         if self.closing.is_some() {
             self.barrier_due |= !self.session.is_settled();
         }
@@ -289,7 +290,7 @@ impl Task {
     }
 
     /// Writes one record of messages. False: there is nothing more to be sent now.
-    fn record(&mut self, link: &mut Link) -> Result<bool, Code> {
+    fn record(&mut self, now: Instant, link: &mut Link) -> Result<bool, Code> {
         let start = link.output.len();
         let body = start + RECORD_HEADER_BYTES;
         let (mut next, mut last, mut skipped) = (self.session.next_unsent(), None, false);
@@ -297,7 +298,7 @@ impl Task {
             if link.output.len() < body {
                 link.output.resize(body, 0);
             }
-            match self.frame_out(mid, body, &mut link.output) {
+            match self.frame_out(now, mid, body, &mut link.output) {
                 Put::Written => last = Some(mid),
                 Put::Withdrawn => skipped = true,
                 Put::Later => break,
@@ -314,13 +315,22 @@ impl Task {
     }
 
     /// Writes a message to the record whose body begins at `body`.
-    fn frame_out(&mut self, mid: u64, body: usize, output: &mut Vec<u8>) -> Put {
+    fn frame_out(&mut self, now: Instant, mid: u64, body: usize, output: &mut Vec<u8>) -> Put {
         let payload_max = self.session.granted().map_or(0, |granted| granted.max_payload);
         let Some(entry) = self.outbox.entry(mid) else {
             debug_assert!(false, "a message without its bytes");
             self.session.withdraw(mid);
             return Put::Withdrawn;
         };
+        if entry.until.is_some_and(|until| until <= now) {
+            self.give_up(mid, Error::Expired);
+            return Put::Withdrawn;
+        }
+        if entry.is_request() && !self.dialogues.is_waited_for(mid) {
+            entry.told = true;
+            self.session.withdraw(mid);
+            return Put::Withdrawn;
+        }
         let place = match entry.to {
             To::Topic(place) => Some(place),
             To::Peer { .. } => None,
@@ -345,7 +355,8 @@ impl Task {
             return Put::Later;
         }
         self.barrier_due |= entry.taken.is_some() || entry.is_request();
-        let header = entry.header(mid, number);
+        entry.out = true;
+        let header = entry.header(mid, number, now);
         output.extend_from_slice(&header.to_bytes(len));
         if let Some(letter) = entry.letter() {
             // Signed as it goes out, and once more should it go out again: it may have waited long.
@@ -367,6 +378,7 @@ impl Task {
         if let Some(since) = self.stalled {
             at = at.min(since.after(NOT_READ_MAX));
         }
+        at = at.min(self.outbox.expiry());
         match &self.closing {
             Some(closing) if !self.session.is_closed() => at.min(closing.until),
             Some(_) | None => at,

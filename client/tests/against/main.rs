@@ -1,6 +1,7 @@
 //! The client against a little relay that is honest, forgets, cuts and refuses.
 
 mod close;
+mod expired;
 mod flow;
 #[path = "../common/heard.rs"]
 mod heard;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use heard::{event, message, text};
 use server::Server;
-use wardline_client::{Builder, Client, Event, Server as Known, SigningKey};
+use wardline_client::{Builder, Client, Code, Event, Server as Known, SigningKey};
 
 /// Runs a test's future on a runtime of one thread; half a minute is for ever.
 fn run(test: impl Future<Output = ()>) {
@@ -35,6 +36,19 @@ fn builder(url: &str, seed: u8) -> Builder {
 
 async fn client(server: &Server, seed: u8) -> Client {
     builder(&server.url(), seed).connect().await.expect("connected")
+}
+
+/// A client is cut, and stays away until [`back`].
+fn away(server: &Server, client: &Client) {
+    let mut world = server.world();
+    world.knobs.alert = Some((Code::Overloaded, 0));
+    let conn = world.conns.remove(&client.handle()).unwrap();
+    conn.stream.shutdown(std::net::Shutdown::Both).unwrap();
+}
+
+/// Who is away may come back.
+fn back(server: &Server) {
+    server.world().knobs.alert = None;
 }
 
 /// Waits until it holds.

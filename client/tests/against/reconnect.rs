@@ -93,7 +93,7 @@ fn what_is_no_longer_retained_is_a_gap() {
             let log = &mut world.topics[0].log;
             for payload in [b"2", b"3", b"4"] {
                 let payload = payload.to_vec();
-                log.push(Stored { author: 7, mid: 1, flags: 0, payload });
+                log.push(Stored { author: 7, mid: 1, flags: 0, ttl_ms: 0, payload });
             }
             world.topics[0].oldest = 3;
             conn.stream.shutdown(std::net::Shutdown::Both).unwrap();

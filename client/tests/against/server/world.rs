@@ -27,6 +27,7 @@ pub(crate) struct Stored {
     pub(crate) author: u64,
     pub(crate) mid: u64,
     pub(crate) flags: u16,
+    pub(crate) ttl_ms: u32,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -266,9 +267,9 @@ impl World {
             }
             let topic = self.topics.iter_mut().find(|each| each.number == header.topic);
             let topic = topic.ok_or(Code::Forbidden)?;
-            let (mid, payload) = (header.mid, frame.payload.to_vec());
+            let (mid, ttl_ms, payload) = (header.mid, header.ttl_ms, frame.payload.to_vec());
             let flags = header.flags & !flags::VERDICT;
-            topic.log.push(Stored { author: handle, mid, flags, payload });
+            topic.log.push(Stored { author: handle, mid, flags, ttl_ms, payload });
             self.catch_up();
             return Ok(());
         }
@@ -301,6 +302,7 @@ impl World {
                     let mut header = publish(number);
                     (header.peer, header.mid) = (stored.author, stored.mid);
                     (header.flags, header.offset) = (stored.flags, offset);
+                    header.ttl_ms = stored.ttl_ms;
                     if body.len() + stored.payload.len() > 16_384 {
                         conn.body(&std::mem::take(&mut body));
                     }
@@ -327,7 +329,7 @@ impl World {
         let (author, mid) = (0x0100_0000_0000_0007, 0);
         for payload in payloads {
             let payload = payload.to_vec();
-            topic.log.push(Stored { author, mid, flags: flags::LINE, payload });
+            topic.log.push(Stored { author, mid, flags: flags::LINE, ttl_ms: 0, payload });
         }
         self.catch_up();
     }
