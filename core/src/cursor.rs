@@ -43,7 +43,8 @@ pub struct Cursor {
     pub(crate) rights: u32,
     /// What it wants of the topic: [`sub`].
     pub(crate) sub: u8,
-    pub(crate) gap_reason: u8,
+    /// Whether its owner may know who else reads, as [`Cursor::rights`] says.
+    pub(crate) may_watch: u8,
     /// Before this position nothing is the reader's own.
     pub(crate) own_from: u64,
     /// The first message that it will not have and is yet to be told of, plus one; 0: none.

@@ -9,6 +9,8 @@ use crate::relay::Patience;
 use crate::storage::Slot;
 use crate::time::Duration;
 
+/// Readers of one topic that are told who comes and goes.
+pub(crate) const WATCHERS_MAX: usize = 64;
 /// The longest name of a topic, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -54,8 +56,9 @@ pub struct Topic {
     pub(crate) readers: u32,
     /// Native connections that have it open, readers among them.
     pub(crate) opened: u32,
-    /// Native readers that are told who comes and goes.
+    /// Native readers that are told who comes and goes: so many, at the front.
     pub(crate) watchers: u32,
+    pub(crate) watching: [Ref; WATCHERS_MAX],
     /// Which topic of this name it is, since others had it before.
     pub(crate) epoch: u64,
     /// A listener is bound to it: it stays.
@@ -112,6 +115,23 @@ impl Topic {
     /// Whether what is published is to be kept for native clients.
     pub(crate) const fn wants_frames(&self, retention_bytes: u32) -> bool {
         self.readers > 0 || (retention_bytes > 0 && (self.opened > 0 || !self.frames.is_empty()))
+    }
+
+    /// One more reader that is told who comes and goes, for which there is room.
+    pub(crate) fn watch(&mut self, cursor: Ref) {
+        if let Some(free) = self.watching.get_mut(self.watchers as usize) {
+            *free = cursor;
+            self.watchers = self.watchers.saturating_add(1);
+        }
+    }
+
+    /// One less.
+    pub(crate) fn unwatch(&mut self, cursor: Ref) {
+        let count = self.watchers as usize;
+        let watching = self.watching.get_mut(..count).unwrap_or_default();
+        let Some(at) = watching.iter().position(|of| *of == cursor) else { return };
+        watching.swap(at, count.saturating_sub(1));
+        self.watchers = self.watchers.saturating_sub(1);
     }
 
     /// Whether it is there for native clients.

@@ -9,7 +9,7 @@ use wardline_core::native::handshake::client::{Answered, Attempt, Resumption};
 use wardline_core::native::handshake::{MAGIC, Solve};
 use wardline_core::native::{
     ClientControl, Code, Ephemeral, FrameHeader, FrameKind, FrameWriter, Identity, Next, Record,
-    Records, ServerControl, SigningKey, digest,
+    Records, ServerControl, SigningKey, Start, digest,
 };
 use wardline_core::{
     Access, Carrier, ConnId, Duration, Event, Gather, Instant, Limits, NativeLimits, NativeSlots,
@@ -261,6 +261,8 @@ impl World {
                 Record::Control(value) => match ServerControl::decode(value).expect("a value") {
                     ServerControl::Nack { mid, code, .. } => Told::Nack(mid, code),
                     ServerControl::Opened { topic, .. } => Told::Opened(topic),
+                    ServerControl::Joined { handle, .. } => Told::Joined(handle),
+                    ServerControl::Left { handle, .. } => Told::Left(handle),
                     ServerControl::Refused { code, .. } => Told::Refused(code),
                     _ => Told::Other,
                 },
@@ -279,9 +281,8 @@ impl World {
 
     /// Asks something; all that it is told.
     fn ask(&mut self, client: &mut Client, value: &ClientControl<'_>) -> Vec<Told> {
-        let value = value.encode().expect("a value");
-        let header = client.records.sending.control(value.as_bytes()).expect("a record");
-        self.feed(client.conn, &[&header[..], value.as_bytes()].concat());
+        let bytes = control(client, value);
+        self.feed(client.conn, &bytes);
         self.told(client)
     }
 
@@ -320,6 +321,8 @@ enum Told {
     Nack(u64, u16),
     Opened(u32),
     Refused(u16),
+    Joined(u64),
+    Left(u64),
     Close(u16, u32),
     Other,
 }
@@ -337,6 +340,16 @@ fn attempt(key: &SigningKey, nth: u16) -> Attempt<'_> {
         e_c: Ephemeral::from_entropy(entropy),
         n_c: core::array::from_fn(|at| entropy[at]),
     }
+}
+
+fn control(client: &mut Client, value: &ClientControl<'_>) -> Vec<u8> {
+    let value = value.encode().expect("a value");
+    let header = client.records.sending.control(value.as_bytes()).expect("a record");
+    [&header[..], value.as_bytes()].concat()
+}
+
+fn subscribe(presence: bool) -> ClientControl<'static> {
+    ClientControl::Subscribe { ask: 1, name: "t", from: Start::Now, echo: false, presence }
 }
 
 fn publish(topic: u32, mid: u64) -> FrameHeader {
@@ -606,4 +619,33 @@ fn topics_that_nobody_has_open_give_way_to_new_ones() {
     assert_eq!(world.ask(&mut two, &ClientControl::Unsubscribe { topic }), []);
     assert!(world.open_named(&mut one, "g").is_ok());
     assert_eq!(world.open_named(&mut two, "h"), full);
+}
+
+#[test]
+fn who_comes_and_goes_pays_for_those_who_are_told() {
+    let limits = NativeLimits { deliveries_per_second: 10, ..NativeLimits::DEFAULT };
+    let mut world = World::new(limits);
+    let (key, other) = (SigningKey::from_seed(&ENROLLED), SigningKey::from_seed(&STRANGER));
+    let mut watchers: Vec<Client> =
+        (0..3).map(|device| world.join(&key, device, [10, 0, 0, 1])).collect();
+    for watcher in &mut watchers {
+        assert_eq!(world.ask(watcher, &subscribe(true)), [Told::Other]);
+    }
+    let mut guest = world.join(&other, 0, [10, 0, 0, 2]);
+    let topic = world.open(&mut guest);
+    let mut both = Vec::new();
+    for _ in 0..8 {
+        both.extend(control(&mut guest, &subscribe(false)));
+        both.extend(control(&mut guest, &ClientControl::Unsubscribe { topic }));
+    }
+    world.told(&mut watchers[0]);
+    world.feed(guest.conn, &both);
+    // Ten in a second: the fourth is one too many, and it is read no further.
+    let (came, left) = (Told::Joined(guest.handle), Told::Left(guest.handle));
+    assert_eq!(world.told(&mut watchers[0]), [came, left, came, left]);
+    for _ in 0..100 {
+        world.now = world.now.after(Duration::from_millis(10));
+        world.turn();
+    }
+    assert_eq!(world.told(&mut watchers[0]), [came, left].repeat(6));
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use wardline_core::native::client::Fate;
-use wardline_core::native::{Code, FrameKind, Start};
+use wardline_core::native::{Code, FrameKind, ServerControl, Start};
 
 use crate::harness::native::{Turned, identity};
 use crate::harness::{Launch, Relay, on_each_engine, wait_until};
@@ -144,6 +144,39 @@ fn a_right_that_is_taken_away_is_gone_with_the_next_message() {
         assert_eq!(three.reconnect(false), Err(Turned::Alert(Code::Refused)));
         one.publish("t", b"last");
         two.expect(b"last");
+    });
+}
+
+#[test]
+fn who_may_not_know_it_any_more_is_not_told_who_comes_and_goes() {
+    on_each_engine(|engine| {
+        let (may, not) = ("subscribe=t who=t", "subscribe=t");
+        let stage = Stage::new(engine, &[(1, may), (2, may), (3, not)]);
+        let relay = &stage.relay;
+        let (mut one, mut two, mut guest) = (relay.native(1), relay.native(2), relay.native(3));
+        assert_eq!(guest.watch("t").unwrap_err(), Code::Forbidden);
+        let topic = one.watch("t").expect("it may").topic;
+        two.watch("t").expect("it may");
+        let (first, second) = (two.handle(), guest.handle());
+        assert_eq!(one.presence(), ServerControl::Joined { topic, handle: first });
+        guest.subscribe("t", Start::Now);
+        for client in [&mut one, &mut two] {
+            assert_eq!(client.presence(), ServerControl::Joined { topic, handle: second });
+        }
+        stage.rewrite(&[(1, not), (2, may), (3, not)]);
+        drop(guest);
+        assert_eq!(two.presence(), ServerControl::Left { topic, handle: second });
+        assert!(one.barrier());
+        let guest = {
+            let mut guest = relay.native(3);
+            stage.rewrite(&[(1, may), (2, may), (3, not)]);
+            guest.subscribe("t", Start::Now);
+            guest
+        };
+        // It has its right again; of what was between it heard nothing.
+        let came = ServerControl::Joined { topic, handle: guest.handle() };
+        assert_eq!(one.presence(), came);
+        assert_eq!(two.presence(), came);
     });
 }
 

@@ -426,7 +426,7 @@ mod tests {
     fn what_is_late_is_what_was_signed_too_long_ago() {
         let sender = SigningKey::from_seed(&[1; 32]).identity();
         let issued_ms = 1_000_000;
-        let signed = Some(Signed { sender, device: 1, issued_ms, epoch_ms: 3, counter: 4 });
+        let signed = Some(Signed { sender, device: 1, issued_ms, epoch_ms: 3, piece: 0 });
         for (signed, ttl_ms, now_ms, late) in [
             (signed, 500, issued_ms + 500, false),
             (signed, 500, issued_ms + 501, true),

@@ -55,6 +55,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("frame_is_no_line", "line clients are not shown what native ones say"),
     ("frames_room_leaked", "what was reserved for a frame stays when the line has no room"),
     ("verdict_unasked", "nobody asks who may know how many read"),
+    ("presence_unasked", "nobody asks who may know who comes and goes"),
     ("digest_of_another", "the digest of another stretch is taken"),
     ("native_rate_not_charged", "messages of native clients cost nothing"),
     ("sessions_unbounded", "an identity has as many sessions as it likes"),

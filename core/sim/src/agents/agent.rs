@@ -94,7 +94,7 @@ impl Side<'_> {
         let Ok(record) = records.ping(bytes) else { return };
         let over = link.subs.iter().filter(|(_, sub)| sub.given_up.is_some());
         let over = over.map(|(number, sub)| (*number, sub.given_up)).collect();
-        link.ping = Some(Pinging { records: sent, over });
+        link.ping = Some(Pinging { records: sent, over, step: self.step });
         self.conns[index].up.extend(record);
     }
 

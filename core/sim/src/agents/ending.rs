@@ -3,6 +3,7 @@
 use wardline_core::native::{FrameKind, flags};
 
 use super::net::{Conn, Owner};
+use super::reader::Sub;
 use super::side::Side;
 use super::states::State;
 use super::world::World;
@@ -394,7 +395,9 @@ impl Side<'_> {
     fn check_presence(&self) {
         let links = || self.live.iter().filter_map(|index| self.links[*index].as_deref());
         for link in links() {
-            for (topic, sub) in link.subs.iter().filter(|(_, sub)| sub.given_up.is_none()) {
+            let who = self.agents[link.agent].identity;
+            let told = |sub: &Sub| sub.given_up.is_none() && !self.missed_presence(&who, sub.asked);
+            for (topic, sub) in link.subs.iter().filter(|(_, sub)| told(sub)) {
                 for (handle, _) in sub.present.iter().filter(|(_, here)| **here) {
                     let there = links().any(|other| {
                         let reads = other.subs.get(topic).is_some_and(|sub| sub.reads);

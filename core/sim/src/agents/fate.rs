@@ -93,7 +93,8 @@ impl Side<'_> {
 
     /// All that was sent before a PING was seen to.
     pub(crate) fn ponged(&mut self, index: usize, link: &mut Link) {
-        let Pinging { records, over } = link.ping.take().expect("the PONG of no PING");
+        let Pinging { records, over, step } = link.ping.take().expect("the PONG of no PING");
+        link.ponged = step;
         self.settled(index, link, records);
         for (topic, given_up) in over {
             if link.subs.get(&topic).is_some_and(|sub| sub.given_up == given_up) {

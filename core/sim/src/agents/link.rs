@@ -55,6 +55,7 @@ pub(crate) struct Pinging {
     pub(crate) records: u64,
     /// Topics that were given up before it, and when.
     pub(crate) over: Vec<(u32, Option<u64>)>,
+    pub(crate) step: u64,
 }
 
 /// The client's end of a connection.
@@ -91,6 +92,8 @@ pub(crate) struct Link {
     /// A PING that is under way.
     pub(crate) ping: Option<Pinging>,
     pub(crate) pings: u64,
+    /// When the PING was sent whose PONG came last.
+    pub(crate) ponged: u64,
     pub(crate) closing: bool,
     pub(crate) nth: usize,
 }

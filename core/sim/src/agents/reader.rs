@@ -30,6 +30,8 @@ pub(crate) struct Sub {
     pub(crate) lagged: bool,
     /// When it was given up.
     pub(crate) given_up: Option<u64>,
+    /// When it was asked for.
+    pub(crate) asked: u64,
     /// Who came and went.
     pub(crate) present: BTreeMap<u64, bool>,
 }
@@ -48,6 +50,7 @@ impl Sub {
             expected: None,
             lagged: false,
             given_up: None,
+            asked: 0,
             present: BTreeMap::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! What the relay tells a native client, and what follows from it.
 
 use wardline_core::Right;
-use wardline_core::native::{Code, FrameKind, ServerControl, flags};
+use wardline_core::native::{Code, FrameKind, Identity, ServerControl, flags};
 
 use super::link::{Ask, Link, Sent};
 use super::net::Owner;
@@ -9,6 +9,8 @@ use super::reader::Sub;
 use super::side::Side;
 use super::states::State;
 
+/// What who is told who comes and goes must be allowed.
+const WATCHING: [Right; 3] = [Right::Connect, Right::Subscribe, Right::Who];
 /// Numbers that a window spans.
 pub(crate) const WINDOW: u64 = 1_024;
 
@@ -94,6 +96,7 @@ impl Side<'_> {
         sub.given_up = given_up;
         sub.echo = echo;
         sub.presence = presence;
+        sub.asked = step;
         if sub.pos < next {
             self.states.hit(State::CaughtUp);
         }
@@ -317,6 +320,16 @@ impl Side<'_> {
         assert!(sub.presence, "nobody asked who comes and goes");
         assert!(handle != link.handle && handle != 0, "of nobody, or of itself");
         let before = sub.present.insert(handle, came);
-        assert_ne!(before, Some(came), "handle {handle:x} twice on {}", sub.name);
+        let (asked, name) = (sub.asked, sub.name);
+        let who = self.agents[link.agent].identity;
+        let denied = WATCHING.map(|right| self.rights.denied_since(&who, right, link.ponged));
+        assert!(!denied.contains(&true), "it may not know who comes and goes");
+        let all = before != Some(came) || self.missed_presence(&who, asked);
+        assert!(all, "handle {handle:x} twice on {name}");
+    }
+
+    /// Whether somebody may not have been told who came and went since a step.
+    pub(crate) fn missed_presence(&self, who: &Identity, step: u64) -> bool {
+        WATCHING.iter().any(|right| self.may_be_denied(who, *right, step))
     }
 }

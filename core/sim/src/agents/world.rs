@@ -338,6 +338,7 @@ impl<'s, 'b> World<'s, 'b> {
             verdicts: Default::default(),
             ping: None,
             pings: 0,
+            ponged: 0,
             closing: false,
             nth: 0,
         };

@@ -328,7 +328,7 @@ impl<P: Pool> Relay<'_, P> {
         self.cursors.at_mut(cursor).gap_from = 0;
         let to = self.number_here(&item);
         if from < to {
-            let (topic, reason) = (self.number_of(item.topic), item.gap_reason);
+            let (topic, reason) = (self.number_of(item.topic), GapReason::Lag as u8);
             self.tell_native(slot, &ServerControl::Gap { topic, from, to, reason });
         }
     }
@@ -520,7 +520,6 @@ impl<P: Pool> Relay<'_, P> {
             if reader.gap_from == 0 {
                 reader.gap_from = from.saturating_add(1);
             }
-            reader.gap_reason = GapReason::Lag as u8;
         }
         self.stats.gaps.bump();
         self.stats.gap_messages.add(to.saturating_sub(from));

@@ -273,6 +273,19 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
+    /// Charges what others were told because of a connection; they were told already. Beyond what
+    /// the bucket holds it is read no further for a while.
+    pub(super) fn charge_deliveries(&mut self, slot: Ref, count: u32) {
+        let now = self.now;
+        let Some(rate) = Rates::of(&self.limits.native).deliveries else { return };
+        let deliveries = &mut self.natives.conn_mut(slot).deliveries;
+        let there = deliveries.left(rate, now);
+        deliveries.take(rate, now, count.min(there));
+        if count > there {
+            self.sessions.at_mut(slot).held_until = now.after(REFILL);
+        }
+    }
+
     /// The buckets after one frame of so many bytes, if they hold that much.
     pub(super) fn afford(&mut self, slot: Ref, bytes: u32, readers: u32) -> Result<Spent, Stop> {
         let now = self.now;

@@ -164,12 +164,14 @@ impl<P: Pool> Relay<'_, P> {
         let publish = if may(Right::Publish) { sub::MAY_PUBLISH } else { 0 };
         let connect = self.may(slot, Right::Connect, b"");
         let read = if connect && may(Right::Subscribe) { sub::MAY_READ } else { 0 };
+        let who = read != 0 && may(Right::Who) || cfg!(wardline_mutant = "presence_unasked");
         let bridge = self.may(slot, Right::Bridge, b"");
         let bridge = bridge && !cfg!(wardline_mutant = "bridged_to_bridge");
         let bridge = if bridge { sub::BRIDGES } else { 0 };
         let item = self.cursors.at_mut(cursor);
         let kept = item.sub & !(sub::MAY_PUBLISH | sub::MAY_READ | sub::BRIDGES);
         item.sub = kept | publish | read | bridge;
+        item.may_watch = u8::from(who);
         item.rights = version;
     }
 

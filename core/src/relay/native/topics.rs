@@ -9,10 +9,8 @@ use crate::id::Ref;
 use crate::native::{Code, GapReason, ServerControl, Start};
 use crate::relay::Relay;
 use crate::storage::Pool;
-use crate::topic::Topic;
+use crate::topic::{Topic, WATCHERS_MAX};
 
-/// Readers of one topic that are told who comes and goes.
-const WATCHERS_MAX: usize = 64;
 /// When who found a table full may ask again.
 const RETRY_MS: u32 = 1_000;
 /// What it costs of a turn to look at a topic whether anybody needs it, in bytes.
@@ -257,7 +255,9 @@ impl<P: Pool> Relay<'_, P> {
         let topic = self.cursors.at(cursor).topic;
         let item = self.topics.at_mut(topic);
         item.readers = item.readers.saturating_add(1);
-        item.watchers = item.watchers.saturating_add(u32::from(presence));
+        if presence {
+            item.watch(cursor);
+        }
         let head = item.frames.head;
         let reader = self.cursors.at_mut(cursor);
         reader.sub = sub::READS
@@ -320,7 +320,7 @@ impl<P: Pool> Relay<'_, P> {
             let waiting = &mut item.frames_waiting;
             cursor::leave(&mut self.cursors, &mut self.memory, waiting, cursor);
             item.readers = item.readers.saturating_sub(1);
-            item.watchers = item.watchers.saturating_sub(u32::from(wants & sub::PRESENCE != 0));
+            item.unwatch(cursor);
         }
         self.cursors.give(cursor);
         self.natives.subs = self.natives.subs.saturating_sub(1);
@@ -367,47 +367,38 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
-    /// Who asked for it is told that somebody came to a topic, or left it.
+    /// Who asked for it, and may know it, is told that somebody came to a topic or left it. That is
+    /// charged to who did.
     fn tell_presence(&mut self, topic: Ref, who: Ref, came: bool) {
-        let mut told: heapless::Vec<Ref, WATCHERS_MAX> = heapless::Vec::new();
-        let item = self.topics.at(topic);
-        let mut lists = [item.frames_waiting, Ref::NONE];
-        let mut link = item.frames.oldest;
-        let mut collect = |first: Ref| {
-            let mut next = first;
-            while let Some(cursor) = next.some() {
-                let reader = self.cursors.at(cursor);
-                let asked = reader.sub & (sub::PRESENCE | sub::ENDED) == sub::PRESENCE;
-                let wants = asked && reader.session != who;
-                if wants && told.push(reader.session).is_err() {
-                    break;
-                }
-                next = reader.next();
-            }
-        };
-        collect(core::mem::take(&mut lists[0]));
-        while let Some(here) = link.some() {
-            collect(self.memory.at(here).cursors);
-            let last = here == item.frames.newest;
-            link = if last { Ref::NONE } else { self.memory.at(here).next };
-        }
         let (number, entry) = (self.number_of(topic), self.natives.conn(who).entry);
         let handle = if entry.is_some() { self.handle_of_entry(entry) } else { 0 };
-        for other in told {
-            if self.natives.conn(other).stage() == Stage::Live && self.reads(other, topic) {
-                let value = if came {
-                    ServerControl::Joined { topic: number, handle }
-                } else {
-                    ServerControl::Left { topic: number, handle }
-                };
-                if self.sessions.at(other).output.len() > self.limits.native.direct_bytes {
-                    // Who watches and does not read cannot be told all that it asked for.
-                    self.natives.conn_mut(other).doomed = 1;
-                    self.mark(other, crate::session::Pending::SEND);
-                }
-                self.tell_peer(other, &value);
+        let value = if came {
+            ServerControl::Joined { topic: number, handle }
+        } else {
+            ServerControl::Left { topic: number, handle }
+        };
+        let item = self.topics.at(topic);
+        let (watching, count) = (item.watching, item.watchers as usize);
+        let mut told = 0_u32;
+        for cursor in watching.into_iter().take(count) {
+            let Cursor { session: other, sub: wants, .. } = *self.cursors.at(cursor);
+            let lives = wants & sub::ENDED == 0 && self.natives.conn(other).stage() == Stage::Live;
+            if other == who || !lives {
+                continue;
             }
+            self.ask_rights(other, cursor);
+            if self.cursors.at(cursor).may_watch == 0 {
+                continue;
+            }
+            told = told.saturating_add(1);
+            if self.sessions.at(other).output.len() > self.limits.native.direct_bytes {
+                // Who watches and does not read cannot be told all that it asked for.
+                self.natives.conn_mut(other).doomed = 1;
+                self.mark(other, crate::session::Pending::SEND);
+            }
+            self.tell_peer(other, &value);
         }
+        self.charge_deliveries(who, told);
     }
 
     /// Frees what of a topic's frames nobody reads and nobody wants to keep.

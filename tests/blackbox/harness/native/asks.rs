@@ -21,8 +21,16 @@ impl NativeClient {
     }
 
     pub(crate) fn try_subscribe(&mut self, name: &str, from: Start) -> Result<Place, Code> {
-        let number = self.next_ask();
-        let (echo, presence) = (true, false);
+        self.ask_to_read(name, from, false)
+    }
+
+    /// Reads a topic, and is told who comes and goes.
+    pub(crate) fn watch(&mut self, name: &str) -> Result<Place, Code> {
+        self.ask_to_read(name, Start::Now, true)
+    }
+
+    fn ask_to_read(&mut self, name: &str, from: Start, presence: bool) -> Result<Place, Code> {
+        let (number, echo) = (self.next_ask(), true);
         self.ask(&ClientControl::Subscribe { ask: number, name, from, echo, presence });
         let place = self.wait_for("Subscribed", |said| match said {
             Said::Control(ServerControl::Subscribed { ask, topic, epoch, next, oldest })
@@ -34,6 +42,20 @@ impl NativeClient {
         })?;
         self.topics.insert(name.to_owned(), place.topic);
         Ok(place)
+    }
+
+    /// The next that it is told of who comes and goes.
+    #[track_caller]
+    pub(crate) fn presence(&mut self) -> ServerControl<'static> {
+        self.wait_for("Joined or Left", |said| match said {
+            Said::Control(ServerControl::Joined { topic, handle }) => {
+                Some(ServerControl::Joined { topic: *topic, handle: *handle })
+            }
+            Said::Control(ServerControl::Left { topic, handle }) => {
+                Some(ServerControl::Left { topic: *topic, handle: *handle })
+            }
+            _ => None,
+        })
     }
 
     /// Has a topic to publish to, or to ask who reads it.
