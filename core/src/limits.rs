@@ -70,7 +70,8 @@ pub struct NativeLimits {
     /// Bytes of frames per second of an identity in all its sessions; a second's as burst. Default
     /// 16 MiB; 0: no limit.
     pub identity_bytes_per_second: u32,
-    /// Deliveries that a connection may cause per second. Default 1,000,000; 0: no limit.
+    /// Deliveries that an identity may cause per second in all its sessions. Default 1,000,000;
+    /// 0: no limit.
     pub deliveries_per_second: u32,
     /// What a topic keeps for who comes later or comes back. Default 256 KiB; 0: nothing.
     pub retention_bytes: u32,

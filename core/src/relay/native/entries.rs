@@ -9,11 +9,15 @@ use crate::native::handshake::server::Established;
 use crate::native::{Code, Identity, Records, ServerControl, Window1024};
 use crate::relay::Relay;
 use crate::storage::Pool;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
 /// Sessions of one identity that may wait for their clients: each is looked at when the next one
 /// comes. They refuse nobody: the oldest gives way.
 const LOST_MAX: u32 = 64;
+
+/// How long it is known at least what an identity spent that has no session: all of its buckets
+/// are full again by then.
+const SPENT: Duration = Duration::from_secs(3);
 
 /// What there is of an identity and device that wants a new session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,19 @@ impl<P: Pool> Relay<'_, P> {
         let front = hash.as_bytes().first_chunk().map_or(0, |front| u64::from_le_bytes(*front));
         let buckets = self.natives.entry_buckets.len() as u64;
         usize::try_from(front.checked_rem(buckets).unwrap_or(0)).unwrap_or(0)
+    }
+
+    /// A session of an identity, or what is left of one: who has its buckets, another would share.
+    fn any_entry(&self, identity: &Identity) -> Option<Ref> {
+        let mut next = self.natives.entry_buckets.get(self.bucket_of(identity))?.0;
+        while let Some(entry) = next.some() {
+            let item = self.natives.entries.at(entry);
+            if item.identity == *identity {
+                return Some(entry);
+            }
+            next = item.next;
+        }
+        None
     }
 
     /// The sessions of an identity, one after the other: the first, or the one after `from`.
@@ -139,7 +156,7 @@ impl<P: Pool> Relay<'_, P> {
             known => known,
         };
         let now = self.now;
-        let other = self.next_entry(identity, None);
+        let other = self.any_entry(identity);
         let chief = other.map_or(entry, |other| self.natives.entries.at(other).chief);
         let item = self.natives.entries.at_mut(entry);
         *item = Entry { generation, device, identity: *identity, ..bytemuck::Zeroable::zeroed() };
@@ -150,6 +167,10 @@ impl<P: Pool> Relay<'_, P> {
         item.born_at = now;
         if let Some(first) = self.natives.entry_buckets.get_mut(bucket) {
             item.next = core::mem::replace(&mut first.0, entry);
+        }
+        if let Some(other) = other.filter(|other| self.natives.entries.at(*other).is_spent()) {
+            // It was kept for this one, which has its buckets now.
+            self.free_entry(other);
         }
         Some(entry)
     }
@@ -203,6 +224,9 @@ impl<P: Pool> Relay<'_, P> {
     fn ends_at(&self, entry: &Entry) -> Instant {
         if entry.conn.is_some() {
             return Instant::NEVER;
+        }
+        if entry.is_spent() {
+            return Instant::ZERO;
         }
         let limits = &self.limits.native;
         entry.lost_at.after(limits.resume).min(entry.born_at.after(limits.resume_total))
@@ -270,9 +294,24 @@ impl<P: Pool> Relay<'_, P> {
         item.lost_at = now;
         if survives {
             self.link_lost(entry);
-        } else {
+        } else if self.has_heir(entry) {
             self.free_entry(entry);
+        } else {
+            self.end_rivals(entry);
+            let item = self.natives.entries.at_mut(entry);
+            item.sid = [0; 16];
+            item.rms.wipe();
+            self.link_lost(entry);
         }
+    }
+
+    /// Whether another session of its identity knows what that spent, or will.
+    fn has_heir(&self, entry: Ref) -> bool {
+        let identity = self.natives.entries.at(entry).identity;
+        let first = self.next_entry(&identity, None);
+        first.is_some_and(|first| {
+            first != entry || self.next_entry(&identity, Some(first)).is_some()
+        })
     }
 
     fn link_lost(&mut self, entry: Ref) {
@@ -346,6 +385,7 @@ impl<P: Pool> Relay<'_, P> {
                 chief = here;
                 item.messages = old.messages;
                 item.bytes = old.bytes;
+                item.deliveries = old.deliveries;
                 item.good_since = old.good_since;
             }
             item.chief = chief;
@@ -382,15 +422,19 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
-    /// Forgets the sessions that nobody took up again. Gives whether others wait.
+    /// Forgets the sessions that nobody took up again, and what is left of those that ended. Gives
+    /// whether others wait.
     pub(super) fn sweep_entries(&mut self) -> bool {
+        let kept = self.limits.native.resume.max(SPENT);
         while let Some(entry) = self.natives.lost_first.some() {
             let item = self.natives.entries.at(entry);
             // Those that live for too long in all are few, and found when they are asked for.
-            if item.lost_at.after(self.limits.native.resume) > self.now {
+            if item.lost_at.after(kept) > self.now {
                 return true;
             }
-            self.stats.sessions_expired.bump();
+            if !item.is_spent() {
+                self.stats.sessions_expired.bump();
+            }
             self.free_entry(entry);
         }
         false

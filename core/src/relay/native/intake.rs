@@ -264,9 +264,13 @@ impl<P: Pool> Relay<'_, P> {
         Ok(len)
     }
 
-    /// What has no tokens for more is read no further until it has some.
+    /// A record that is no frames costs what a message does. It acts all the same; who has no
+    /// tokens for more is read no further until it has some.
     fn charge_control(&mut self, slot: Ref) {
         let now = self.now;
+        if let Ok(spent) = self.afford(slot, 0, 0) {
+            self.spend(slot, spent, 0);
+        }
         let conn = self.natives.conn_mut(slot);
         if !conn.controls.take(CONTROLS, now, 1) {
             self.sessions.at_mut(slot).held_until = now.after(REFILL);
@@ -278,7 +282,9 @@ impl<P: Pool> Relay<'_, P> {
     pub(super) fn charge_deliveries(&mut self, slot: Ref, count: u32) {
         let now = self.now;
         let Some(rate) = Rates::of(&self.limits.native).deliveries else { return };
-        let deliveries = &mut self.natives.conn_mut(slot).deliveries;
+        let Some(entry) = self.natives.conn(slot).entry.some() else { return };
+        let chief = self.natives.entries.at(entry).chief;
+        let deliveries = &mut self.natives.entries.at_mut(chief).deliveries;
         let there = deliveries.left(rate, now);
         deliveries.take(rate, now, count.min(there));
         if count > there {
@@ -319,13 +325,13 @@ impl<P: Pool> Relay<'_, P> {
             let chief = self.natives.entries.at_mut(chief);
             chief.messages = spent.common.messages;
             chief.bytes = spent.common.bytes;
+            chief.deliveries = spent.deliveries;
         }
         let conn = self.natives.conn_mut(slot);
         if !cfg!(wardline_mutant = "native_rate_not_charged") {
             conn.messages = spent.messages;
         }
         conn.bytes = spent.bytes;
-        conn.deliveries = spent.deliveries;
         let lobby = self.natives.lobby;
         let lobby = self.topics.at_mut(lobby);
         lobby.taken = lobby.taken.saturating_add(bytes.max(CHARGE_MIN));
@@ -403,12 +409,12 @@ impl<P: Pool> Relay<'_, P> {
     }
 }
 
-/// How fast a connection may send: messages, bytes, and deliveries. None: as fast as it likes.
+/// How fast a connection may send: messages and bytes. None: as fast as it likes.
 pub(super) struct Rates {
     messages: Option<Rate>,
     bytes: Option<Rate>,
+    /// Of all sessions of an identity: deliveries, messages and bytes.
     deliveries: Option<Rate>,
-    /// Of all sessions of an identity.
     common: (Option<Rate>, Option<Rate>),
 }
 
@@ -487,7 +493,7 @@ impl Spent {
         Self {
             messages: conn.messages,
             bytes: conn.bytes,
-            deliveries: conn.deliveries,
+            deliveries: chief.deliveries,
             common: Common { messages: chief.messages, bytes: chief.bytes },
         }
     }

@@ -74,7 +74,6 @@ pub struct Native {
     pub(super) batches: [Batch; BATCHES],
     pub(super) messages: Bucket,
     pub(super) bytes: Bucket,
-    pub(super) deliveries: Bucket,
     pub(super) controls: Bucket,
     pub(super) born_at: Instant,
     pub(super) pings: u64,
@@ -175,10 +174,16 @@ pub struct Entry {
     pub(super) good_since: Instant,
     pub(super) messages: Bucket,
     pub(super) bytes: Bucket,
+    pub(super) deliveries: Bucket,
     pub(super) used: u8,
 }
 
 impl Entry {
+    /// Whether it is over, and kept for what its identity spent.
+    pub(super) fn is_spent(&self) -> bool {
+        self.conn.is_none() && self.sid == [0; 16]
+    }
+
     /// What a resume needs.
     pub(super) const fn held(&self) -> Held {
         Held { sid: self.sid, rms: self.rms, recv_max: self.recv_max }
