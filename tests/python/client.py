@@ -130,7 +130,7 @@ class Agent:
         except Fault as why:
             self.over = why
             if not self.connection.closed_by_us:
-                self.connection.close(why.code)
+                self.connection.close(*why.blame())
                 self.give()
         except ConnectionError:
             pass

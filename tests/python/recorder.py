@@ -232,13 +232,14 @@ class Transcript:
                 if place + 1 < len(data):
                     step = {"in": data[: place + 1].hex()}
                 step["end"] = int(why.code)
+                blame = why.blame()
                 break
         self.note(at, step | {"takes": takes})
         self.last[at] = b""
         # A session that was resumed, and not proved, says nothing (2.2.8).
         is_proved = at == "client" or not self.half[at].session.resumed or end.reader.seq > 0
         if "end" in step and not end.closed_by_us and is_proved:
-            self.send(at, "close", step["end"])
+            self.send(at, "close", *blame)
 
     def say(self, at: str, what: str, *values) -> None:
         """Said and taken."""

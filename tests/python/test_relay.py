@@ -281,15 +281,26 @@ class Running(unittest.IsolatedAsyncioTestCase):
         writer.close()
         return raised.exception.alert
 
-    async def test_a_wrong_tag_ends_the_connection_and_not_the_session(self):
+    async def test_a_changed_bit_ends_the_connection_and_not_the_session(self):
         one = await self.agent()
-        record = one.connection.writer.write(Type.PING, bytes(8))
-        one.writer.write(forging.flip(record, 20 * 8))
-        await asyncio.wait_for(one.reading, SECONDS)
-        self.assertIsInstance(one.over, Ended)
-        self.assertEqual(one.over.close.code, Code.BAD_TAG)
-        await asyncio.wait_for(one.connect(*self.relay.native, resume=True), SECONDS)
-        self.assertTrue(one.session.resumed)
+        for byte, detail in [
+            (0, Code.BAD_LENGTH),
+            (1, Code.RESERVED_BITS),
+            (2, Code.RESERVED_BITS),
+            (4, Code.BAD_LENGTH),
+            (7, Code.TOO_LARGE),
+            (20, 0),
+            (39, 0),
+        ]:
+            record = one.connection.writer.write(Type.PING, bytes(8))
+            # PING becomes CLOSE, and so on.
+            one.writer.write(forging.flip(record, byte * 8 + 1))
+            await asyncio.wait_for(one.reading, SECONDS)
+            self.assertIsInstance(one.over, Ended)
+            self.assertEqual(one.over.close.code, Code.BAD_TAG)
+            self.assertEqual(one.over.close.detail, detail)
+            await asyncio.wait_for(one.connect(*self.relay.native, resume=True), SECONDS)
+            self.assertTrue(one.session.resumed)
         await one.close()
 
     async def test_a_hello_that_is_played_back_moves_nothing(self):

@@ -134,7 +134,7 @@ impl Task {
 
     /// The relay is told what was wrong, as far as its socket takes it at once.
     fn fault(&mut self, now: Instant, link: &mut Link, code: Code) {
-        self.session.close(code);
+        self.session.fault(code);
         while let Some(small) = self.session.poll_output(now) {
             link.output.extend_from_slice(small.as_bytes());
         }
@@ -351,7 +351,9 @@ impl Task {
             }
         };
         let whole = FRAME_HEADER_BYTES + envelope + entry.payload.len();
-        if output.len() > body && output.len() - body + whole > RECORD_BYTES {
+        // Nor more than this relay takes in one record.
+        let most = RECORD_BYTES.min(FRAME_HEADER_BYTES + payload_max as usize);
+        if output.len() > body && output.len() - body + whole > most {
             return Put::Later;
         }
         self.barrier_due |= entry.taken.is_some() || entry.is_request();

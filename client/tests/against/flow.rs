@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wardline_client::{Client, Code, Error, From, UrlError};
 
-use super::server::Server;
+use super::server::{Cut, Server};
 use super::*;
 
 #[test]
@@ -101,6 +101,38 @@ fn refusals_have_codes() {
         assert!(matches!(alice.publish("chat", large).await, Err(Error::TooLarge { .. })));
         alice.publish_taken("chat", vec![b'x'; alice.max_payload()]).await.unwrap();
         assert_eq!(server.log("chat").len(), 2);
+    });
+}
+
+#[test]
+fn records_are_no_larger_than_the_relay_takes() {
+    run(async {
+        let server = Server::start(1);
+        server.world().knobs.max_payload = Some(1_024);
+        let alice = client(&server, 11).await;
+        let said: Vec<String> = (0..20).map(|nth| format!("{nth:0>700}")).collect();
+        for text in &said {
+            alice.publish("chat", text.as_bytes()).await.unwrap();
+        }
+        alice.ping().await.unwrap();
+        assert_eq!(server.log("chat"), said);
+        assert_eq!(server.sessions(), (0, 1));
+    });
+}
+
+#[test]
+fn what_the_relay_of_now_does_not_take_is_refused_and_not_sent_again() {
+    run(async {
+        let server = Server::start(1);
+        let alice = client(&server, 11).await;
+        alice.open("chat").await.unwrap();
+        server.world().knobs.cuts = vec![Cut::Before(1)];
+        server.world().knobs.max_payload = Some(1_024);
+        let error = alice.publish_taken("chat", vec![b'x'; 1_025]).await.unwrap_err();
+        assert_eq!(error.code(), Some(Code::TooLarge));
+        alice.publish_taken("chat", "small").await.unwrap();
+        assert_eq!(server.log("chat"), ["small"]);
+        assert_eq!(server.sessions(), (1, 1));
     });
 }
 

@@ -162,13 +162,16 @@ fn a_verdict_that_is_lost_is_none_and_the_message_is_taken() {
 #[test]
 fn what_was_meddled_with_is_a_cut() {
     run(async {
-        let server = Server::start(1);
-        let alice = client(&server, 11).await;
-        alice.open("chat").await.unwrap();
-        server.world().knobs.spoil = true;
-        alice.publish_taken("chat", "one").await.unwrap();
-        assert_eq!(server.log("chat"), ["one"]);
-        assert_eq!(server.sessions(), (1, 1));
+        // Type, flags, reserved, length twice, number, tag, body.
+        for at in [0, 1, 2, 4, 7, 8, 20, 35] {
+            let server = Server::start(1);
+            let alice = client(&server, 11).await;
+            alice.open("chat").await.unwrap();
+            server.world().knobs.spoil = Some(at);
+            alice.publish_taken("chat", "one").await.unwrap();
+            assert_eq!(server.log("chat"), ["one"]);
+            assert_eq!(server.sessions(), (1, 1), "byte {at}");
+        }
     });
 }
 

@@ -60,6 +60,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("native_rate_not_charged", "messages of native clients cost nothing"),
     ("sessions_unbounded", "an identity has as many sessions as it likes"),
     ("frames_trimmed_early", "frames are freed while a reader stands there"),
+    ("path_ends_session", "a header that somebody on the path changed ends a session"),
     ("far_line_is_no_frame", "native clients are not shown what lines of other shards say"),
     ("far_frames_room_leaked", "what was reserved for frames stays when their lines have no room"),
     ("far_generation_forgotten", "connections that had a slot one after the other are one sender"),

@@ -22,6 +22,7 @@ pub(crate) fn replay(name: &str, connections: &[(&Value, Vec<Value>)]) {
             connections: [None, None],
             given: [None, None],
             unacted: [0, 0],
+            blame: [None, None],
             kept: &mut kept,
             place: String::new(),
         };
@@ -41,6 +42,8 @@ struct Ends<'a> {
     given: [Option<Vec<u8>>; 2],
     /// Records that were handed out and held nothing good.
     unacted: [u64; 2],
+    /// What the CLOSE of each is to say, since something was wrong.
+    blame: [Option<(Code, u16)>; 2],
     kept: &'a mut Kept,
     place: String,
 }
@@ -102,7 +105,7 @@ impl Ends<'_> {
         if text(&what[0]) == "hello" {
             return self.client.hello();
         }
-        let unacted = self.unacted[at];
+        let (unacted, blame) = (self.unacted[at], self.blame[at]);
         let records = self.records(at);
         let with = |header: [u8; 32], body: &[u8]| [header.as_slice(), body].concat();
         let said = match text(&what[0]) {
@@ -125,6 +128,8 @@ impl Ends<'_> {
                 let code = u16::try_from(field(1)).ok().and_then(Code::from_wire).expect("a code");
                 let detail = u16::try_from(field(2)).expect("16 bits");
                 let retry_ms = u32::try_from(field(3)).expect("32 bits");
+                let owed = blame.unwrap_or((code, detail));
+                assert_eq!((code, detail), owed, "{}: what it says of a fault", self.place);
                 records.close(code, detail, retry_ms, unacted).map(|record| record.to_vec())
             }
             other => panic!("{other}"),
@@ -145,6 +150,9 @@ impl Ends<'_> {
                 }
                 Err(code) => {
                     assert_eq!(end, input.len(), "{}: {code:?} so early", self.place);
+                    if let Some(Connection::Open(records)) = &self.connections[at] {
+                        self.blame[at] = Some(records.receiving.blame(code));
+                    }
                     return json!({"takes": takes, "end": code.wire()});
                 }
             }

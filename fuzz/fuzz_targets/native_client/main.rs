@@ -236,7 +236,7 @@ impl<'b> World<'b> {
         let old = self.now.since(self.began) >= Duration::from_secs(3_600);
         let known = self.meddled || self.relay.lies() || old;
         assert!(known, "an honest relay is at fault: {code:?}");
-        self.session.close(code);
+        self.session.fault(code);
         while self.session.poll_output(self.now).is_some() {}
         self.lose();
     }

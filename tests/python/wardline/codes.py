@@ -51,6 +51,18 @@ class Fault(Exception):
         super().__init__(f"{code.name} {why}".strip())
         self.code, self.retry_ms = code, retry_ms
 
+    def blame(self) -> tuple[Code, int]:
+        """What a CLOSE says of it: code and detail (2.3.2)."""
+        return self.code, 0
+
+
+class Unproven(Fault):
+    """Found before the tag was known to be right: it may be anybody's on the path (2.3.2)."""
+
+    def blame(self) -> tuple[Code, int]:
+        named = self.code in (Code.BAD_TAG, Code.BAD_SEQ)
+        return (self.code, 0) if named else (Code.BAD_TAG, int(self.code))
+
 
 class Distrust(Exception):
     """The client ends: what the server says of itself is not what it may be (2.2.6)."""
@@ -67,3 +79,9 @@ class Alerted(Exception):
 def need(what: bool, code: Code, why: str = "") -> None:
     if not what:
         raise Fault(code, why)
+
+
+def need_proof(what: bool, code: Code, why: str = "") -> None:
+    """The same of what no right tag covers."""
+    if not what:
+        raise Unproven(code, why)

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .codes import Code, need
+from .codes import Code, need, need_proof
 from .control import decode_control
 from .frames import FRAME_BYTES, decode_frames
 from .keys import h, kh, same
@@ -69,7 +69,7 @@ class Reader:
                 return
             record = bytes(self.held[:end])
             body = record[RECORD_BYTES:]
-            need(same(record[16:32], tag(self.key, record, self.sid, body)), Code.BAD_TAG)
+            need_proof(same(record[16:32], tag(self.key, record, self.sid, body)), Code.BAD_TAG)
             del self.held[:end]
             self.seq += 1
             self.key_records += 1
@@ -80,15 +80,15 @@ class Reader:
 
     def judge(self, header: bytes, now_ms: int) -> tuple[Type, int]:
         kind, flags, reserved, length, seq = RECORD.unpack(header)
-        need(flags == 0 and reserved == 0, Code.RESERVED_BITS)
-        need(kind in list(Type), Code.BAD_STATE, "type")
+        need_proof(flags == 0 and reserved == 0, Code.RESERVED_BITS)
+        need_proof(kind in list(Type), Code.BAD_STATE, "type")
         least, most = LENGTHS.get(kind, (FRAME_BYTES, self.frames_max))
-        need(length <= max(self.frames_max, most), Code.TOO_LARGE)
-        need(least <= length <= most, Code.BAD_LENGTH)
-        need(seq == self.seq, Code.BAD_SEQ)
-        need(self.key_records < KEY_RECORDS_MAX, Code.BAD_STATE, "the key's records")
+        need_proof(length <= max(self.frames_max, most), Code.TOO_LARGE)
+        need_proof(least <= length <= most, Code.BAD_LENGTH)
+        need_proof(seq == self.seq, Code.BAD_SEQ)
+        need_proof(self.key_records < KEY_RECORDS_MAX, Code.BAD_STATE, "the key's records")
         age = now_ms - self.key_since
-        need(age <= KEY_AGE_MS + KEY_GRACE_MS, Code.BAD_STATE, "the key's age")
+        need_proof(age <= KEY_AGE_MS + KEY_GRACE_MS, Code.BAD_STATE, "the key's age")
         return Type(kind), length
 
 
@@ -140,9 +140,9 @@ class Connection:
         self.closed_by_us = True
 
     def feed(self, data: bytes, now_ms: int = 0):
-        need(not (self.closed_by_them and data), Code.BAD_STATE, "after CLOSE")
+        need_proof(not (self.closed_by_them and data), Code.BAD_STATE, "after CLOSE")
         for kind, body in self.reader.feed(data, now_ms):
-            need(not self.closed_by_them, Code.BAD_STATE, "after CLOSE")
+            need_proof(not self.closed_by_them, Code.BAD_STATE, "after CLOSE")
             if kind == Type.CLOSE:
                 close = Close.decode(body)
                 need(close.taken <= self.writer.seq, Code.BAD_VALUE, "taken")
@@ -153,7 +153,7 @@ class Connection:
                 acted = self.act(kind, body)
                 self.taken += 1
                 yield acted
-        need(not (self.closed_by_them and self.reader.held), Code.BAD_STATE, "after CLOSE")
+        need_proof(not (self.closed_by_them and self.reader.held), Code.BAD_STATE, "after CLOSE")
 
     def act(self, kind: Type, body: bytes) -> tuple:
         if kind == Type.PING:

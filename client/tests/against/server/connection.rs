@@ -94,6 +94,11 @@ fn handshake(stream: &mut TcpStream, world: &Mutex<World>) -> Option<Begun> {
     }
 }
 
+fn granted(world: &World) -> Granted {
+    let max_payload = world.knobs.max_payload.unwrap_or(GRANTED.max_payload);
+    Granted { max_payload, ..GRANTED }
+}
+
 fn full(
     stream: &mut TcpStream,
     world: &Mutex<World>,
@@ -115,7 +120,8 @@ fn full(
     let mut world = world.lock().unwrap();
     world.handles += 1;
     let handle = world.handles;
-    let (accept, established) = allowed.accept(&world.key, handle, GRANTED, now()).ok()?;
+    let granted = granted(&world);
+    let (accept, established) = allowed.accept(&world.key, handle, granted, now()).ok()?;
     stream.write_all(accept.as_bytes()).ok()?;
     let (client, device) = (established.client(), established.device());
     let session = world.session(client, device, established.epoch_ms(), established.held());
@@ -132,13 +138,13 @@ fn resume(
     proven: ProvenResume,
 ) -> Option<Begun> {
     let sid = *proven.sid();
-    let handle = {
+    let (handle, granted) = {
         let mut world = world.lock().unwrap();
         world.handles += 1;
-        world.handles
+        (world.handles, granted(&world))
     };
     let (resumed, mut waiting) =
-        proven.answer(Answer::Yes, handle, &entropy(), GRANTED, now()).ok()?;
+        proven.answer(Answer::Yes, handle, &entropy(), granted, now()).ok()?;
     stream.write_all(resumed.as_bytes()).ok()?;
     let (records, nonce) = loop {
         match waiting.record(now(), &input).ok()? {

@@ -81,8 +81,10 @@ pub(crate) struct Knobs {
     /// Handshakes are answered with an ALERT.
     pub(crate) alert: Option<(Code, u32)>,
     pub(crate) puzzle_bits: u8,
-    /// The next PONG has a wrong tag.
-    pub(crate) spoil: bool,
+    /// Connections that begin now take payloads of so many bytes.
+    pub(crate) max_payload: Option<u32>,
+    /// Of the next PONG this byte is changed on the way.
+    pub(crate) spoil: Option<usize>,
 }
 
 pub(crate) struct World {
@@ -177,7 +179,9 @@ impl World {
                 let spoil = std::mem::take(&mut self.knobs.spoil);
                 if let Some(conn) = self.conns.get_mut(&handle) {
                     let mut pong = conn.records.pong(*nonce).unwrap();
-                    pong[20] ^= u8::from(spoil);
+                    if let Some(at) = spoil {
+                        pong[at] ^= 1;
+                    }
                     conn.send(pong.to_vec());
                 }
                 true
@@ -187,8 +191,16 @@ impl World {
                 self.asked(handle, &ClientControl::decode(bytes).expect("a control value"));
                 true
             }
-            Record::Close(_) => {
+            Record::Close(close) => {
                 let no_close = self.knobs.no_close;
+                let survives = Code::from_wire(close.code).is_some_and(Code::session_survives);
+                let at = self.conns.get(&handle).map(|conn| conn.session);
+                if let Some(session) = at.and_then(|at| self.sessions.get_mut(at))
+                    && !survives
+                {
+                    // Nobody has it back.
+                    session.held.sid = [0; 16];
+                }
                 if let Some(conn) = self.conns.get_mut(&handle)
                     && !no_close
                     && !conn.records.sending.is_closed()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use wardline_core::native::handshake::SessionId;
 use wardline_core::native::handshake::client::Resumption;
 use wardline_core::native::{
     Class, ClientControl, FRAME_HEADER_BYTES, FrameHeader, FrameKind, FrameWriter, Identity,
@@ -38,6 +39,10 @@ pub(crate) struct Agent {
     /// Not taken, as a later connection was told: to be sent again.
     pub(crate) again: Vec<usize>,
     pub(crate) resumption: Option<Resumption>,
+    /// When its session began, and until when it must be there after somebody on the path ended
+    /// its connection, unless the agent asks for another one.
+    pub(crate) born_ns: u64,
+    pub(crate) kept: Option<(SessionId, u64)>,
     /// The connection that was told Taken last.
     pub(crate) link: Option<usize>,
     pub(crate) wants: BTreeMap<usize, Want>,
@@ -61,6 +66,8 @@ impl Agent {
             open: BTreeMap::new(),
             again: Vec::new(),
             resumption: None,
+            born_ns: 0,
+            kept: None,
             link: None,
             wants: BTreeMap::new(),
             peers: Vec::new(),

@@ -150,6 +150,30 @@ impl Side<'_> {
         assert!(rate == 0 || link.took <= most, "{} messages in {span} ns", link.took);
     }
 
+    /// Somebody on the path ended a connection: its session waits for its client.
+    pub(crate) fn keeps(&mut self, index: usize, link: &Link) {
+        let native = &self.plan.limits.native;
+        let lost_ns = self.conns[index].meddled_ns + native.resume.as_nanos();
+        let agent = &mut self.agents[link.agent];
+        let over_ns = agent.born_ns + native.resume_total.as_nanos();
+        agent.kept = agent.resumption.map(|kept| (kept.sid, lost_ns.min(over_ns)));
+    }
+
+    /// A session was not to be had back.
+    pub(crate) fn not_held(&mut self, index: usize, link: &Link) {
+        self.states.hit(State::NotHeld);
+        let agent = &self.agents[link.agent];
+        let Some((sid, until_ns)) = agent.kept else { return };
+        let same = link.resume.is_some_and(|resume| resume.sid == sid);
+        let full = self.plan.entries < 64 || self.short;
+        let denied = self.rights.denied_after(&agent.identity, Right::Connect, 0);
+        let excused = full || denied || link.racing || agent.wild || self.conns[index].meddled;
+        assert!(
+            !same || excused || self.now_ns >= until_ns,
+            "a bit that was flipped ended a session"
+        );
+    }
+
     /// The relay's CLOSE.
     pub(crate) fn closed(&mut self, index: usize, link: &mut Link, close: Close) {
         let agent = &self.agents[link.agent];
@@ -166,7 +190,9 @@ impl Side<'_> {
                     self.may_be_denied(&who, Right::Subscribe, 0)
                         || self.may_be_denied(&who, Right::Connect, 0)
                 }
-                _ => self.conns[index].meddled,
+                // Whatever it was that somebody on the path did: the session is there.
+                Code::BadTag | Code::BadSeq => self.conns[index].meddled,
+                _ => false,
             };
             assert!(due, "connection {index} was closed without a cause: {code:?}");
             assert!(close.taken <= link.records.expect("keys").sending.sent());
@@ -185,6 +211,9 @@ impl Side<'_> {
             self.states.hit(State::ClosedByClient);
         }
         let survives = code.session_survives() && !link.closing;
+        if program && matches!(code, Code::BadTag | Code::BadSeq) {
+            self.keeps(index, link);
+        }
         let agent = &mut self.agents[link.agent];
         if program && !survives && code != Code::Superseded {
             agent.resumption = None;

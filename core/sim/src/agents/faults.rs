@@ -131,7 +131,10 @@ impl Side<'_> {
             None => conn.up[at] ^= bit,
             Some(at) => conn.down[at] ^= bit,
         }
-        conn.meddled = true;
+        if !conn.meddled {
+            conn.meddled = true;
+            conn.meddled_ns = self.now_ns;
+        }
         self.states.hit(State::Flipped);
     }
 }

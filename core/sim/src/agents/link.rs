@@ -161,8 +161,9 @@ impl Side<'_> {
                 Ok(connected) => {
                     self.states.hit(State::Full);
                     if link.resume.is_some() {
-                        self.states.hit(State::NotHeld);
+                        self.not_held(index, link);
                     }
+                    self.agents[link.agent].born_ns = self.conns[index].opened_ns;
                     self.connected(link, &connected);
                 }
                 Err(ended) => self.refused(index, link, ended),
@@ -278,6 +279,20 @@ impl Side<'_> {
         self.reset(index);
     }
 
+    /// The same, and it says why.
+    fn blames(&mut self, index: usize, link: &mut Link, code: Code, detail: u16) {
+        assert!(self.conns[index].meddled, "connection {index}: a fault of nobody's: {code:?}");
+        let records = link.records.as_mut().expect("keys");
+        let record = records.close(code, detail, 0, 0).into_iter().flatten();
+        self.conns[index].up.extend(record);
+        self.conns[index].fin = true;
+        link.stage = Stage::Over;
+        if link.epoch_ms == self.agents[link.agent].epoch_ms {
+            self.keeps(index, link);
+        }
+        self.states.hit(State::Blamed);
+    }
+
     /// A client's socket is reset.
     pub(crate) fn reset(&mut self, index: usize) {
         let conn = &mut self.conns[index];
@@ -300,7 +315,13 @@ impl Side<'_> {
                 if code == Code::BadTag {
                     self.states.hit(State::BadTag);
                 }
+                let (blame, detail) = records.receiving.blame(code);
                 if !self.agents[link.agent].wild {
+                    assert!(blame.session_survives(), "an honest relay is at fault: {code:?}");
+                    if self.rng.one_in(2) && !link.closing {
+                        self.blames(index, link, blame, detail);
+                        return false;
+                    }
                     self.hang_up(index, link, &format!("a record from the relay: {code:?}"));
                 }
                 link.stage = Stage::Over;

@@ -56,6 +56,7 @@ pub(crate) struct Conn {
     pub(crate) slow: bool,
     /// Bytes of it were changed on the path.
     pub(crate) meddled: bool,
+    pub(crate) meddled_ns: u64,
     /// It ended for what its client may not do any more.
     pub(crate) withdrawn: bool,
     pub(crate) opened_ns: u64,
@@ -93,6 +94,7 @@ impl Conn {
             leaving: None,
             slow: false,
             meddled: false,
+            meddled_ns: 0,
             withdrawn: false,
             opened_ns: now_ns,
             heard_ns: now_ns,

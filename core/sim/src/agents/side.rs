@@ -155,7 +155,9 @@ impl Side<'_> {
                 Code::Rate | Code::TooManySessions | Code::Overloaded | Code::PuzzleRequired => {
                     self.is_new(index)
                 }
-                _ => conn.meddled,
+                // Whatever it was that somebody on the path did.
+                Code::BadTag | Code::BadSeq => conn.meddled,
+                _ => conn.meddled && self.is_new(index),
             },
             Reason::Fault(PeerFault::SlowReader) => {
                 self.states.hit(State::Cut);

@@ -43,6 +43,8 @@ states! {
     Flipped,
     /// a record was found out by its tag
     BadTag,
+    /// a client closed over what somebody on the path did
+    Blamed,
     /// a gap by lag
     GapLag,
     /// a gap by retention

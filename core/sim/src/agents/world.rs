@@ -310,6 +310,7 @@ impl<'s, 'b> World<'s, 'b> {
         } else if !side.calm && side.rng.one_in(12) {
             resume = None;
         }
+        who.kept = who.kept.filter(|_| resume.is_some());
         if racing && resume.is_none() {
             side.states.hit(State::TakenOver);
         }

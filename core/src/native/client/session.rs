@@ -52,8 +52,8 @@ struct Live {
     barrier: u64,
     /// A PONG is owed.
     pong: Option<[u8; 8]>,
-    /// A CLOSE is to go out.
-    closing: Option<Code>,
+    /// A CLOSE is to go out, of that code and detail.
+    closing: Option<(Code, u16)>,
     /// Ours went out.
     closed: Option<Instant>,
     /// The relay's CLOSE counts all that was said before ours.
@@ -199,7 +199,7 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Session<S> {
     ///
     /// # Errors
     /// The relay's, or somebody's on the path: the connection is over, and nothing after it is to
-    /// be read. [`Session::close`] with the code says so to the relay.
+    /// be read. [`Session::fault`] with the code says so to the relay.
     pub fn handle_input<'b>(&mut self, now: Instant, bytes: &'b [u8]) -> Result<Got<'b>, Code> {
         let live = self.live.as_mut().ok_or(Code::BadState)?;
         let (record, len) = match live.records.next(now, bytes)? {
@@ -245,7 +245,7 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Session<S> {
         if let Some(live) = &mut self.live
             && live.closed.is_none()
         {
-            live.closing = Some(code);
+            live.closing = Some((code, 0));
         }
         Took::Close(close)
     }
@@ -409,13 +409,25 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Session<S> {
     /// Ends the connection, after all that was said. The session can be resumed only where the code
     /// lets it survive.
     pub fn close(&mut self, code: Code) {
+        self.close_with(code, 0);
+    }
+
+    /// The same for a fault that was found in what came last. The session goes on where anybody on
+    /// the path can have caused it.
+    pub fn fault(&mut self, fault: Code) {
+        let blame = |live: &Live| live.records.receiving.blame(fault);
+        let (code, detail) = self.live.as_ref().map_or((fault, 0), blame);
+        self.close_with(code, detail);
+    }
+
+    fn close_with(&mut self, code: Code, detail: u16) {
         if !code.session_survives() {
             self.forget_resumption();
         }
         if let Some(live) = &mut self.live
             && live.closed.is_none()
         {
-            live.closing = Some(code);
+            live.closing = Some((code, detail));
         }
     }
 
@@ -441,9 +453,9 @@ impl<S: AsRef<[Slot]> + AsMut<[Slot]>> Session<S> {
             let record = live.records.ping(live.pings.to_le_bytes()).ok()?;
             return Some(Small::new(&record));
         }
-        let code = live.closing?;
+        let (code, detail) = live.closing?;
         live.closed = Some(now);
-        let record = live.records.close(code, 0, 0, 0).ok()?;
+        let record = live.records.close(code, detail, 0, 0).ok()?;
         Some(Small::new(&record))
     }
 

@@ -72,8 +72,8 @@ impl Receiving {
     /// wants more changes nothing, and costs the same however often it is made.
     ///
     /// # Errors
-    /// The other end's, or somebody's on the path, who can cause each of these: the connection
-    /// ends and nobody's identity is charged. PROTOCOL.md 2.3.2.
+    /// The other end's where [`Receiving::is_authentic`], else it may be anybody's on the path:
+    /// the connection ends, and its CLOSE says what [`Receiving::blame`] gives. PROTOCOL.md 2.3.2.
     pub fn next<'b>(&mut self, now: Instant, bytes: &'b [u8]) -> Result<Next<'b>, Code> {
         let next = self.step(now, bytes);
         self.over |= next.is_err();
@@ -162,6 +162,19 @@ impl Receiving {
     #[must_use]
     pub const fn is_authentic(&self) -> bool {
         self.authentic
+    }
+
+    /// What a CLOSE says of a fault that was found in what was looked at last, as code and detail.
+    /// What was found before the tag was known to be right may be anybody's on the path, who must
+    /// not end a session by it: it is a BAD_TAG, or a BAD_SEQ. PROTOCOL.md 2.3.2.
+    #[must_use]
+    pub fn blame(&self, fault: Code) -> (Code, u16) {
+        let owned = self.authentic || cfg!(wardline_mutant = "path_ends_session");
+        if owned || fault == Code::BadTag || fault == Code::BadSeq {
+            (fault, 0)
+        } else {
+            (Code::BadTag, fault.wire())
+        }
     }
 
     /// Records that were handed out.

@@ -142,10 +142,41 @@ fn each_bit_of_a_record_is_needed() {
                 },
             }
             assert!(server.receiving.is_over());
+            // Whatever it was, it ends no session.
+            let said = server.next(NOW, &bytes).expect_err("it is over");
+            assert!(server.receiving.blame(said).0.session_survives(), "{bit}");
             assert_eq!(server.receiving.keyed.seq, at.receiving.keyed.seq);
             assert_eq!(server.next(NOW, &bytes), Err(Code::BadState), "after a fault");
         }
         assert!(matches!(at.next(NOW, &bytes), Ok(Next::Record(..))));
+    }
+}
+
+#[test]
+fn a_close_names_what_a_right_tag_covers_and_else_the_tag() {
+    let (mut client, server) = ends();
+    let ping = client.ping([1; 8]).expect("a ping").to_vec();
+    let wrong = |at: usize, to: u8| {
+        let mut bytes = ping.clone();
+        bytes[at] = to;
+        bytes
+    };
+    let tag = Code::BadTag;
+    let mut own = frames(64);
+    own[4] = 9;
+    let own = send_frames(&mut ends().0, &own).expect("a record");
+    for (bytes, fault, blame) in [
+        (wrong(0, 9), Code::BadState, (tag, 0x13)),
+        (wrong(1, 1), Code::ReservedBits, (tag, 0x14)),
+        (wrong(4, 9), Code::BadLength, (tag, 0x12)),
+        (wrong(7, 1), Code::TooLarge, (tag, 0x15)),
+        (wrong(8, 1), Code::BadSeq, (Code::BadSeq, 0)),
+        (wrong(16, ping[16] ^ 1), tag, (tag, 0)),
+        (own, Code::BadValue, (Code::BadValue, 0)),
+    ] {
+        let mut server = server;
+        assert_eq!(server.next(NOW, &bytes), Err(fault));
+        assert_eq!(server.receiving.blame(fault), blame);
     }
 }
 

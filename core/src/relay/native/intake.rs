@@ -209,7 +209,9 @@ impl<P: Pool> Relay<'_, P> {
         }
         match conn.records.next(self.now, bytes) {
             Ok(next) => self.take_next(slot, next),
-            Err(code) => {
+            Err(fault) => {
+                let (code, detail) = conn.records.receiving.blame(fault);
+                conn.last_detail = detail;
                 if conn.records.receiving.is_authentic() {
                     self.offend_identity(slot, Offence::Frame);
                 } else {

@@ -13,7 +13,7 @@ use crate::storage::Pool;
 use crate::time::Instant;
 
 impl<P: Pool> Relay<'_, P> {
-    /// A record, or what it holds, was wrong. Anybody on the path can cause that.
+    /// A record, or what it holds, was wrong.
     pub(super) fn fault(&mut self, slot: Ref, code: Code) {
         self.stats.record_faults.bump();
         self.detach(slot, code.session_survives());
@@ -59,7 +59,7 @@ impl<P: Pool> Relay<'_, P> {
         let live = conn.stage() == Stage::Live;
         conn.set_stage(Stage::Over);
         let code = conn.last_code.checked_sub(1).and_then(Code::from_wire).unwrap_or(Code::Normal);
-        let retry_ms = conn.last_retry_ms;
+        let (detail, retry_ms) = (conn.last_detail, conn.last_retry_ms);
         if !live {
             return;
         }
@@ -68,7 +68,7 @@ impl<P: Pool> Relay<'_, P> {
         // The frames of one record may have waited, and were not all taken.
         let waited = conn.verified > 0 && !cfg!(wardline_mutant = "close_counts_waiting");
         let unacted = u64::from(waited);
-        if let Ok(record) = conn.records.close(code, 0, retry_ms, unacted) {
+        if let Ok(record) = conn.records.close(code, detail, retry_ms, unacted) {
             self.say(slot, &record);
         }
     }

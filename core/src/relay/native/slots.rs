@@ -50,6 +50,8 @@ pub struct Native {
     pub(super) batch_count: u8,
     /// The code of its CLOSE, plus one; 0: by what ended it.
     pub(super) last_code: u16,
+    /// What it says besides.
+    pub(super) last_detail: u16,
     /// What it is asked to wait before it comes back.
     pub(super) last_retry_ms: u32,
     pub(super) half: Ref,

@@ -53,6 +53,11 @@ impl NativeClient {
         }
     }
 
+    /// What the relay's CLOSE said besides its code.
+    pub(crate) fn detail(&self) -> Option<Code> {
+        (self.detail != 0).then(|| Code::from_wire(self.detail).expect("a code of this version"))
+    }
+
     /// The code of the NACK for this message; what comes before it does not matter.
     #[track_caller]
     pub(crate) fn nacked(&mut self, mid: u64) -> Code {
@@ -153,6 +158,7 @@ impl NativeClient {
                 Took::Control(value) => self.heard.push_back(Said::Control(owned(value))),
                 Took::Close(close) => {
                     let code = Code::from_wire(close.code).expect("a code of this version");
+                    self.detail = close.detail;
                     self.heard.push_back(Said::Close(code));
                 }
             }

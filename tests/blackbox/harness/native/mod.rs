@@ -66,6 +66,8 @@ pub(crate) struct NativeClient {
     ponged: u64,
     asks: u32,
     ended: bool,
+    /// Of the relay's last CLOSE.
+    detail: u16,
     /// The session is the one of before.
     resumed: bool,
     /// The first record of this connection, as it came.
@@ -90,6 +92,7 @@ impl NativeClient {
             ponged: 0,
             asks: 0,
             ended: false,
+            detail: 0,
             resumed: false,
             first: Vec::new(),
             began: Instant::now(),

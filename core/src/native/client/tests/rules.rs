@@ -60,8 +60,34 @@ fn what_comes_before_taken_is_a_fault() {
         }
         let out = std::mem::take(&mut relay.out);
         assert_eq!(session.handle_input(NOW, &out), Err(Code::BadState));
-        session.close(Code::BadState);
+        session.fault(Code::BadState);
         assert!(session.poll_output(NOW).is_some() && session.is_closed());
+        assert!(session.resumption().is_none(), "its tag was right: it is the relay's own");
+    }
+}
+
+#[test]
+fn what_somebody_on_the_path_can_change_costs_no_session() {
+    for at in 0..32 {
+        let (mut session, mut relay) = ready();
+        relay.say_direct();
+        let mut out = std::mem::take(&mut relay.out);
+        out[at] ^= 1;
+        // So much that no length waits for more.
+        out.resize(2_000, 0);
+        let fault = session.handle_input(NOW, &out).expect_err("it was changed");
+        session.fault(fault);
+        assert!(session.resumption().is_some(), "byte {at}: {fault:?}");
+        let close = flush(&mut session, NOW);
+        let records = relay.records.as_mut().expect("a connection");
+        let Ok(Next::Record(Record::Close(close), 48)) = records.next(NOW, &close) else {
+            panic!("no close")
+        };
+        let code = Code::from_wire(close.code).expect("a code");
+        assert!(code.session_survives(), "byte {at}: {code:?}");
+        let named = matches!(fault, Code::BadTag | Code::BadSeq);
+        assert_eq!(close.detail, if named { 0 } else { fault.wire() }, "byte {at}");
+        assert!(connect(&mut session, &mut relay, NOW), "it has its session back");
     }
 }
 
