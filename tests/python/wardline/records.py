@@ -25,6 +25,7 @@ class Type(IntEnum):
 RECORD = struct.Struct("<BBHIQ")
 RECORD_BYTES = 32
 CONTROL_MAX = 256
+FIRST_MAX = 256
 KEY_RECORDS_MAX = 2**32
 KEY_AGE_MS = 3_600_000
 KEY_GRACE_MS = 90_000
@@ -52,10 +53,14 @@ class Writer:
 
 
 class Reader:
-    """One direction's receiving side. `frames_max` is the largest body of FRAMES."""
+    """One direction's receiving side. `frames_max` is the largest body of FRAMES; `first_max`:
+    of the first record (2.2.8)."""
 
-    def __init__(self, key: bytes, sid: bytes, frames_max: int, now_ms: int = 0):
+    def __init__(
+        self, key: bytes, sid: bytes, frames_max: int, now_ms: int = 0, first_max: int = 2**32
+    ):
         self.key, self.sid, self.frames_max, self.seq = key, sid, frames_max, 0
+        self.first_max = first_max
         self.key_records, self.key_since = 0, now_ms
         self.held = bytearray()
 
@@ -84,6 +89,7 @@ class Reader:
         need_proof(kind in list(Type), Code.BAD_STATE, "type")
         least, most = LENGTHS.get(kind, (FRAME_BYTES, self.frames_max))
         need_proof(length <= max(self.frames_max, most), Code.TOO_LARGE)
+        need_proof(self.seq > 0 or length <= self.first_max, Code.TOO_LARGE, "the first")
         need_proof(least <= length <= most, Code.BAD_LENGTH)
         need_proof(seq == self.seq, Code.BAD_SEQ)
         need_proof(self.key_records < KEY_RECORDS_MAX, Code.BAD_STATE, "the key's records")
@@ -122,7 +128,8 @@ class Connection:
             ours, theirs = theirs, ours
             frames_max = FRAME_BYTES + session.limits["max_payload"]
         self.writer = Writer(ours, session.sid)
-        self.reader = Reader(theirs, session.sid, frames_max, now_ms)
+        first_max = FIRST_MAX if session.resumed and not is_client else 2**32
+        self.reader = Reader(theirs, session.sid, frames_max, now_ms, first_max)
         self.out = bytearray()
         self.taken = 0
         self.ping: bytes | None = None

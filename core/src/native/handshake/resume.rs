@@ -9,8 +9,12 @@ use super::server::{Answer, Ended};
 use crate::native::bytes::all_zero;
 use crate::native::codes::Code;
 use crate::native::key::Key;
-use crate::native::record::{Directions, Next, Records, Side};
+use crate::native::record::{CONTROL_BYTES_MAX, Directions, Next, Records, Side};
 use crate::time::Instant;
+
+/// The largest body of the first record after RESUMED: a control value's. Until its tag is known to
+/// be right it may be anybody's who plays back a HELLO, and nobody makes us hold more for him.
+pub(super) const FIRST_BODY_MAX: u32 = CONTROL_BYTES_MAX as u32;
 
 /// A session that the relay holds, as far as a resume needs it.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +72,11 @@ impl ProvenResume {
         resumed.set_mac_s(&mac_s.to_bytes());
         let keys = Directions { k_c2s, k_s2c };
         let limits = (granted.max_payload, self.held.recv_max);
-        let records = Records::new(Side::Server, keys, self.held.sid, limits, now);
+        let mut records = Records::new(Side::Server, keys, self.held.sid, limits, now);
+        let body_max = records.receiving.body_max;
+        records.receiving.body_max = body_max.min(FIRST_BODY_MAX);
         self.held.rms.wipe();
-        Ok((resumed, Waiting { sid: self.held.sid, records }))
+        Ok((resumed, Waiting { sid: self.held.sid, body_max, records }))
     }
 }
 
@@ -79,6 +85,8 @@ impl ProvenResume {
 #[derive(Debug)]
 pub struct Waiting {
     sid: SessionId,
+    /// The largest FRAMES body once it has proved itself.
+    body_max: u32,
     records: Records,
 }
 
@@ -98,6 +106,7 @@ impl Waiting {
         match self.records.next(now, bytes)? {
             Next::More(missing) => Ok(FirstRecord::More(self, missing)),
             next @ Next::Record(..) => {
+                self.records.receiving.body_max = self.body_max;
                 let proved = ResumedSession { sid: self.sid, records: self.records };
                 Ok(FirstRecord::Proved(proved, next))
             }
@@ -107,7 +116,7 @@ impl Waiting {
     /// To be kept in a slot.
     #[must_use]
     pub fn park(self) -> ParkedResume {
-        ParkedResume { sid: self.sid, records: self.records }
+        ParkedResume { sid: self.sid, body_max: self.body_max, records: self.records }
     }
 }
 
@@ -130,6 +139,7 @@ pub enum FirstRecord<'b> {
 #[derive(Clone, Copy, Debug, Zeroable)]
 pub struct ParkedResume {
     sid: SessionId,
+    body_max: u32,
     records: Records,
 }
 
@@ -137,7 +147,8 @@ impl ParkedResume {
     /// Takes it out; the slot holds no keys any more.
     #[must_use]
     pub fn unpark(&mut self) -> Option<Waiting> {
-        let waiting = Waiting { sid: self.sid, records: self.records };
+        let Self { sid, body_max, records } = *self;
+        let waiting = Waiting { sid, body_max, records };
         self.wipe();
         (!all_zero(&waiting.sid)).then_some(waiting)
     }

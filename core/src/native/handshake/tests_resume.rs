@@ -139,6 +139,50 @@ fn a_resume_is_proved_by_its_first_record_and_by_nothing_else() {
 }
 
 #[test]
+fn a_first_record_is_no_larger_than_a_control_value() {
+    let full = pair::full();
+    let (held, key) = (full.server.held(), pair::client_key());
+    let resumption = full.client.resumption();
+    let header = |kind: u8, len: u32| {
+        let mut header = [0; 16];
+        header[0] = kind;
+        header[4..8].copy_from_slice(&len.to_le_bytes());
+        header
+    };
+    let (hello, wait) = pair::attempt(&key, Some(&resumption)).hello();
+    // From the header, whose rest need not be there.
+    for (kind, len) in [(0x10, 257), (0x10, GRANTED.max_payload + 48), (0x10, u32::MAX), (5, 257)] {
+        let (_, waiting) = resumes(&hello, &held, 0xA2);
+        let front = header(kind, len);
+        let said = waiting.record(NOW, &front);
+        assert!(matches!(said, Err(Code::TooLarge)), "{kind:x} of {len}");
+    }
+    for (kind, len) in [(0x10, 256), (5, 256)] {
+        let (_, waiting) = resumes(&hello, &held, 0xA2);
+        let front = header(kind, len);
+        let said = waiting.record(NOW, &front);
+        assert!(matches!(said, Ok(FirstRecord::More(_, 16))), "{kind:x} of {len}");
+    }
+    // Afterwards it takes what it granted.
+    let (resumed, waiting) = resumes(&hello, &held, 0xA1);
+    let Ok(Answered::Resumed(client)) = wait.answer(resumed.as_bytes(), NOW) else {
+        panic!("not resumed")
+    };
+    let mut records = client.records();
+    let ping = records.ping([1; 8]).expect("a ping");
+    let mut slot = waiting.park();
+    let waiting = slot.unpark().expect("parked");
+    let Ok(FirstRecord::Proved(session, _)) = waiting.record(NOW, &ping) else {
+        panic!("not proved")
+    };
+    let mut front = header(0x10, GRANTED.max_payload + 48);
+    front[8] = 1;
+    assert_eq!(session.records().next(NOW, &front), Ok(Next::More(16)));
+    front[4] += 1;
+    assert_eq!(session.records().next(NOW, &front), Err(Code::TooLarge));
+}
+
+#[test]
 fn of_two_resumes_that_race_each_has_its_own_keys() {
     let full = pair::full();
     let held = full.server.held();

@@ -22,7 +22,7 @@ const KEY_AGE_SLACK: Duration = Duration::from_secs(90);
 pub struct Receiving {
     pub(super) keyed: Keyed,
     /// The largest FRAMES body that is taken.
-    body_max: u32,
+    pub(crate) body_max: u32,
     /// It is the server's: what comes goes to the relay.
     at_server: bool,
     /// Our CLOSE is out: nothing but the other's CLOSE is taken.
