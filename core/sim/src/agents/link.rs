@@ -245,6 +245,10 @@ impl Side<'_> {
                 same as u32 > limits.sessions_per_identity
             }
             Code::Overloaded => self.short || self.plan.half_open < 40 || self.plan.entries < 64,
+            Code::HandshakeTimeout => {
+                let least = limits.first_byte.min(limits.handshake);
+                self.now_ns - self.conns[index].opened_ns >= least.as_nanos()
+            }
             Code::WrongDialect => {
                 self.now_ns - self.conns[index].opened_ns >= limits.decide.as_nanos()
             }

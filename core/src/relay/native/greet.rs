@@ -113,7 +113,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Ends a handshake: the stranger is told by an ALERT, and its address is charged.
-    fn turn_away(&mut self, slot: Ref, ended: Ended) {
+    pub(super) fn turn_away(&mut self, slot: Ref, ended: Ended) {
         self.stats.handshakes_refused.bump();
         let form = [
             Code::BadMagic,
@@ -127,6 +127,8 @@ impl<P: Pool> Relay<'_, P> {
             self.offend(slot, Offence::Signature);
         } else if ended.code == Code::PuzzleRequired {
             self.offend(slot, Offence::Puzzle);
+        } else if ended.code == Code::HandshakeTimeout {
+            self.offend(slot, Offence::HandshakeTimeout);
         } else if form.contains(&ended.code) {
             self.offend(slot, Offence::Handshake);
         }

@@ -118,6 +118,11 @@ impl<P: Pool> Relay<'_, P> {
                 self.decide_line(slot);
                 return false;
             }
+            if conn.stage() != Stage::Waiting {
+                self.turn_away(slot, Code::HandshakeTimeout.into());
+                return true;
+            }
+            // It has keys, but nothing is said before it has proved itself.
             self.stats.handshakes_refused.bump();
             self.offend(slot, Offence::HandshakeTimeout);
             self.close(slot, Reason::Fault(PeerFault::Native(Code::HandshakeTimeout)));
