@@ -99,7 +99,7 @@ struct Client {
 impl World {
     fn new(native: NativeLimits) -> Self {
         let limits = Limits {
-            connections: 60,
+            connections: 80,
             topics: 4,
             blocks: 512,
             segments: 16,
@@ -107,9 +107,9 @@ impl World {
             ..Limits::DEFAULT
         };
         let slots = Slots {
-            sessions: lent(100),
+            sessions: lent(120),
             cursors: lent(200),
-            prefixes: lent(100),
+            prefixes: lent(130),
             prefix_buckets: lent(16),
             topics: lent(4),
             links: lent(528),
@@ -123,7 +123,7 @@ impl World {
             tap: Tap::NONE,
         };
         let sessions = NativeSlots {
-            conns: lent(100),
+            conns: lent(120),
             entries: lent(80),
             entry_buckets: lent(1),
             half_open: lent(50),
@@ -349,7 +349,11 @@ fn control(client: &mut Client, value: &ClientControl<'_>) -> Vec<u8> {
 }
 
 fn subscribe(presence: bool) -> ClientControl<'static> {
-    ClientControl::Subscribe { ask: 1, name: "t", from: Start::Now, echo: false, presence }
+    reading("t", presence)
+}
+
+fn reading(name: &str, presence: bool) -> ClientControl<'_> {
+    ClientControl::Subscribe { ask: 1, name, from: Start::Now, echo: false, presence }
 }
 
 fn publish(topic: u32, mid: u64) -> FrameHeader {
@@ -695,4 +699,21 @@ fn what_an_identity_spent_is_known_when_it_comes_back_and_of_deliveries_too() {
     let topic = world.open(&mut again);
     world.say(&mut again, publish(topic, 1), 40);
     assert_eq!(published(&world), 90);
+}
+
+#[test]
+fn a_subscription_that_is_refused_takes_no_place() {
+    let mut world = World::new(NativeLimits { subscriptions: 1, ..NativeLimits::DEFAULT });
+    for nth in 0..64 {
+        let key = SigningKey::from_seed(&[20 + nth; 32]);
+        let mut watcher = world.join(&key, 0, [127, 0, 0, 1]);
+        assert_eq!(world.ask(&mut watcher, &reading("t", true)), [Told::Other]);
+    }
+    let mut late = world.join(&SigningKey::from_seed(&STRANGER), 0, [127, 0, 0, 1]);
+    let full = [Told::Refused(Code::Overloaded.wire())];
+    assert_eq!(world.ask(&mut late, &reading("t", true)), full, "64 watch it");
+    // Its one place is free.
+    assert_eq!(world.ask(&mut late, &reading("u", false)), [Told::Other]);
+    assert_eq!(world.ask(&mut late, &reading("t", false)), full);
+    assert_eq!(world.ask(&mut late, &reading("u", false)), [Told::Refused(Code::BadState.wire())]);
 }

@@ -182,16 +182,17 @@ impl<P: Pool> Relay<'_, P> {
         if !may(Right::Subscribe) || (presence && !may(Right::Who)) {
             return self.refuse_ask(slot, ask, Code::Forbidden, 0);
         }
-        let Some(cursor) = self.take_sub(slot, name) else {
+        let known = self.find_topic(name.as_bytes());
+        if known.is_some_and(|topic| self.reads(slot, topic)) {
+            return self.refuse_ask(slot, ask, Code::BadState, 0);
+        }
+        let watchers = known.map_or(0, |topic| self.topics.at(topic).watchers as usize);
+        let full = presence && watchers >= WATCHERS_MAX;
+        // Asked first: who is refused takes no place.
+        let Some(cursor) = (!full).then(|| self.take_sub(slot, name)).flatten() else {
             return self.refuse_ask(slot, ask, Code::Overloaded, RETRY_MS);
         };
         let topic = self.cursors.at(cursor).topic;
-        if self.cursors.at(cursor).sub & sub::READS != 0 {
-            return self.refuse_ask(slot, ask, Code::BadState, 0);
-        }
-        if presence && self.topics.at(topic).watchers as usize >= WATCHERS_MAX {
-            return self.refuse_ask(slot, ask, Code::Overloaded, RETRY_MS);
-        }
         let number = self.number_of(topic);
         let item = self.topics.at(topic);
         let (oldest, oldest_number) = frames_log::oldest(&self.memory, &item.frames);
