@@ -412,7 +412,8 @@ class Running(unittest.IsolatedAsyncioTestCase):
         one.publish(topic, b"x" * (largest + 1))
         await asyncio.wait_for(one.reading, SECONDS)
         self.assertIsInstance(one.over, Ended)
-        self.assertEqual(one.over.close.code, Code.TOO_LARGE)
+        close = one.over.close
+        self.assertEqual((close.code, close.detail), (Code.BAD_TAG, Code.TOO_LARGE))
         await two.close()
 
     async def test_what_is_malformed_ends_the_session(self):
