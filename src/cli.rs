@@ -183,9 +183,10 @@ pub(crate) struct SettingArgs {
     /// (repeatable) [default: line://127.0.0.1:8888/main and native://127.0.0.1:8889]
     #[arg(short, long, value_name = "URL")]
     listen: Vec<String>,
-    /// The relay's own key [default: server.key in the state directory, made at the first start]
+    /// The relay's own key; repeated, an older one for those who expect that, too [default:
+    /// server.key in the state directory, made at the first start]
     #[arg(long, value_name = "FILE")]
-    key: Option<String>,
+    key: Vec<String>,
     /// What carries the sockets: auto, ring, tokio-uring or tokio [default: auto]
     #[arg(long, value_name = "ENGINE")]
     engine: Option<String>,
@@ -222,10 +223,12 @@ impl SettingArgs {
         let one = |name, key, value: &Option<String>| {
             value.clone().map(|value| Flag { name, key, values: vec![value] })
         };
-        let listen = Flag { name: "--listen", key: "server.listen", values: self.listen.clone() };
+        let some = |name, key, values: &Vec<String>| {
+            (!values.is_empty()).then(|| Flag { name, key, values: values.clone() })
+        };
         let flags = [
-            (!self.listen.is_empty()).then_some(listen),
-            one("--key", "native.key", &self.key),
+            some("--listen", "server.listen", &self.listen),
+            some("--key", "native.key", &self.key),
             one("--engine", "server.engine", &self.engine),
             one("--shards", "server.shards", &self.shards),
             one("--pid-file", "server.pid_file", &self.pid_file),
@@ -308,6 +311,7 @@ mod tests {
                 "--listen",
             ),
             ("--key /k", "native.key", r#""/k""#, "--key"),
+            ("--key /new --key /old", "native.key", r#"["/new","/old"]"#, "--key"),
             ("--engine tokio", "server.engine", r#""tokio""#, "--engine"),
             ("--shards 3", "server.shards", "3", "--shards"),
             ("--shards auto", "server.shards", "\"auto\"", "--shards"),

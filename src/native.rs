@@ -12,10 +12,11 @@ use wardline_host::settings::{Loaded, NativeSettings, Origin};
 
 use crate::exit::Failure;
 
-/// The relay's key and its rules.
+/// The relay's keys and its rules.
 #[derive(Debug)]
 pub(crate) struct Native {
-    pub(crate) key: SigningKey,
+    /// The first one first; at least one.
+    pub(crate) keys: Vec<SigningKey>,
     pub(crate) keyring: Arc<Keyring>,
 }
 
@@ -31,10 +32,7 @@ pub(crate) struct Said {
 /// Whether what the settings name can be used; without making anything.
 pub(crate) fn check(settings: &NativeSettings) -> Result<(), Failure> {
     rules(settings)?;
-    match &settings.key {
-        Some(path) => keys::load(path).map(|_| ()).map_err(|error| unusable(&error)),
-        None => Ok(()),
-    }
+    named(settings).map(|_| ())
 }
 
 /// Reads the key and the rules, or makes the key. Where no key can be had, the native listener that
@@ -45,13 +43,13 @@ pub(crate) fn prepare(loaded: &mut Loaded) -> Result<(Option<Native>, Said), Fai
     if !loaded.settings.server.listen.iter().any(|listen| listen.dialects().native()) {
         return Ok((None, said));
     }
-    let key = match key(&loaded.settings.native, state_directory()) {
-        Ok((key, made)) => {
+    let keys = match own_keys(&loaded.settings.native, state_directory()) {
+        Ok((keys, made)) => {
             said.notes.extend(made.map(|path| {
                 let path = path.display();
                 format!("made this relay's key, {path}: clients will remember it, so keep it")
             }));
-            key
+            keys
         }
         Err(failure) if *loaded.origin("server.listen") == Origin::Default => {
             loaded.settings.server.listen.retain(|listen| !listen.dialects().native());
@@ -63,8 +61,12 @@ pub(crate) fn prepare(loaded: &mut Loaded) -> Result<(Option<Native>, Said), Fai
     let settings = &loaded.settings;
     said.warnings.extend(shut_out(&settings.server.listen, &settings.native, &rules));
     said.warnings.extend(left_open(&settings.native));
-    said.identity = Some(key.identity());
-    Ok((Some(Native { key, keyring: Arc::new(Keyring::new(rules)) }), said))
+    let mut identities = keys.iter().map(SigningKey::identity);
+    said.identity = identities.next();
+    said.notes.extend(
+        identities.map(|old| format!("answers as ed25519:{old}, too, to those who expect that")),
+    );
+    Ok((Some(Native { keys, keyring: Arc::new(Keyring::new(rules)) }), said))
 }
 
 /// The rules of the settings.
@@ -73,13 +75,20 @@ pub(crate) fn rules(settings: &NativeSettings) -> Result<Rules, Failure> {
         .map_err(|error| Failure::Settings(format!("native.authorized_keys: {error}")))
 }
 
-/// The relay's key, and its file where that was made now.
-fn key(
+/// The keys whose files the settings name.
+fn named(settings: &NativeSettings) -> Result<Vec<SigningKey>, Failure> {
+    let files = settings.key.0.iter();
+    files.map(|path| keys::load(path)).collect::<Result<_, _>>().map_err(|error| unusable(&error))
+}
+
+/// The relay's keys, and the file of one where that was made now.
+fn own_keys(
     settings: &NativeSettings,
     state: Option<PathBuf>,
-) -> Result<(SigningKey, Option<PathBuf>), Failure> {
-    if let Some(path) = &settings.key {
-        return keys::load(path).map(|key| (key, None)).map_err(|error| unusable(&error));
+) -> Result<(Vec<SigningKey>, Option<PathBuf>), Failure> {
+    let named = named(settings)?;
+    if !named.is_empty() {
+        return Ok((named, None));
     }
     let Some(state) = state else {
         let said = "native.key: there is no home to keep a key in; make one with `wardline keygen \
@@ -88,7 +97,7 @@ fn key(
     };
     let path = state.join(SERVER_KEY);
     match keys::load_or_generate(&path) {
-        Ok((key, made)) => Ok((key, made.then_some(path))),
+        Ok((key, made)) => Ok((vec![key], made.then_some(path))),
         Err(error) => {
             let said = "make one elsewhere with `wardline keygen FILE` and name it";
             Err(Failure::Settings(format!("native.key: {error}; {said}")))
@@ -158,22 +167,36 @@ mod tests {
         let mut loaded = load(&[&sets]);
         check(&loaded.settings.native).unwrap();
         let (native, said) = prepare(&mut loaded).unwrap();
-        assert_eq!(native.unwrap().key.identity(), key.identity());
+        assert_eq!(native.unwrap().keys[0].identity(), key.identity());
         assert_eq!(said.identity, Some(key.identity()));
         assert!(said.notes.is_empty() && said.warnings.is_empty(), "{said:?}");
         assert_eq!(loaded.settings.server.listen.len(), 2);
+        // Of several the first one is who the relay is; each has to be there.
+        let older = dir.path().join("older");
+        let both = format!("native.key=[\"{}\",\"{}\"]", path.display(), older.display());
+        assert_eq!(prepare(&mut load(&[&both])).unwrap().1.warnings.len(), 1);
+        assert!(check(&load(&[&both]).settings.native).is_err());
+        let older = keys::generate(&older).unwrap().identity();
+        check(&load(&[&both]).settings.native).unwrap();
+        let (native, said) = prepare(&mut load(&[&both])).unwrap();
+        let identities = native.unwrap().keys.iter().map(SigningKey::identity).collect::<Vec<_>>();
+        assert_eq!(
+            (identities, said.identity),
+            (vec![key.identity(), older], Some(key.identity()))
+        );
+        assert!(said.notes.len() == 1 && said.notes[0].contains(&older.to_string()), "{said:?}");
     }
 
     #[test]
     fn a_key_is_made_in_the_state_directory() {
         let dir = tempfile::tempdir().unwrap();
         let settings = NativeSettings::default();
-        let (first, made) = key(&settings, Some(dir.path().join("state"))).unwrap();
+        let (first, made) = own_keys(&settings, Some(dir.path().join("state"))).unwrap();
         assert_eq!(made, Some(dir.path().join("state/server.key")));
-        let (second, made) = key(&settings, Some(dir.path().join("state"))).unwrap();
-        assert_eq!((first.identity(), None), (second.identity(), made));
+        let (second, made) = own_keys(&settings, Some(dir.path().join("state"))).unwrap();
+        assert_eq!((first[0].identity(), None), (second[0].identity(), made));
         for state in [None, Some(dir.path().join("state/server.key"))] {
-            let failure = key(&settings, state).unwrap_err();
+            let failure = own_keys(&settings, state).unwrap_err();
             assert_eq!(failure.code(), 3);
             assert!(failure.to_string().contains("wardline keygen FILE` and name it"), "{failure}");
         }

@@ -131,7 +131,7 @@ impl Shard<'_> {
         let mut show = move |sender: std::net::SocketAddr, line: &[u8]| messages.log(sender, line);
         let who = native.map(|native| {
             let access: &dyn wardline_core::Access = &*native.keyring;
-            (std::slice::from_ref(&native.key), access)
+            (&native.keys[..], access)
         });
         let Loan { mut slots, links: tables, native, pool } = lent.lend_all(who);
         if log.messages {

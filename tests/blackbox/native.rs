@@ -427,3 +427,32 @@ fn the_relays_key_is_made_once_and_its_owners_alone() {
         fails(&Outcome::of(&mut command), 3, &["native.key", "0640", "chmod 600"]);
     });
 }
+
+#[test]
+fn a_relay_changes_its_key_while_clients_expect_the_old_one() {
+    on_each_engine(|engine| {
+        let home = Home::new();
+        let [(old, was), (new, is), (_, other)] =
+            ["old.key", "new.key", "other.key"].map(|name| home.key(name));
+        let stage = Stage::with(engine, |launch| launch.arguments(&["--key", &new, "--key", &old]));
+        stage.relay.wait_for_log(&format!("identity ed25519:{is}"));
+        stage.relay.wait_for_log(&format!("answers as ed25519:{was}, too"));
+        for known in [&was, &is] {
+            stage.good(&["pub", "t", "x", "--pin", known]);
+        }
+        let stranger = stage.run(&["pub", "t", "x", "--pin", &other]);
+        fails(&stranger, 5, &["NOT THE EXPECTED ONE", &other]);
+        // Who knows nobody yet learns the new one; who has learnt the old one goes on with it.
+        let met = stage.run(&["pub", "t", "x"]);
+        assert!(met.stderr.contains(&format!("it is ed25519:{is}")), "{met:?}");
+        let hosts = stage.home.state().join("known_hosts");
+        let learnt = fs::read_to_string(&hosts).expect("it is there");
+        assert!(learnt.contains(&is), "{learnt}");
+        fs::write(&hosts, learnt.replace(&is, &was)).expect("it is ours");
+        stage.good(&["pub", "t", "x"]);
+        // In a session of the old key, too, what is said arrives.
+        let reader = stage.reader("chat", &["--count", "1", "--pin", &was]);
+        stage.good(&["pub", "chat", "hello", "--pin", &is]);
+        assert_eq!(ended_well(&reader.outcome()), "hello\n");
+    });
+}

@@ -6,7 +6,8 @@ use serde_json::Value;
 use wardline_core::{Duration, LagRule, Limits, Network};
 
 use super::value::{
-    Bytes, Engine, LogFormat, PerMinute, PerSecond, Rate, Seconds, Setting, Shards, Span, read_text,
+    Bytes, Engine, KeyFiles, LogFormat, PerMinute, PerSecond, Rate, Seconds, Setting, Shards, Span,
+    read_text,
 };
 use crate::access::Open;
 use crate::logging::{DateFormat, LogLevel, Template};
@@ -168,8 +169,9 @@ settings! {
 
     /// Clients of the native dialect.
     native: NativeSettings {
-        /// The key that this relay proves itself by, a file; unset: one in the state directory.
-        key: Option<PathBuf> = None, Restart;
+        /// The key that this relay proves itself by, a file, or several; unset: one in the state
+        /// directory. Who knows one of them is answered with that, everybody else with the first.
+        key: KeyFiles = KeyFiles::default(), Restart;
         /// A file with the keys that may connect, a line each, and what each of them may do.
         authorized_keys: Option<PathBuf> = None, Live;
         /// Who may connect that does not stand there: loopback (this machine), always, never.

@@ -290,6 +290,35 @@ impl Setting for PathBuf {
     }
 }
 
+/// Files of the relay's keys, the first one first: a path, or a list of up to four. None: unset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFiles(pub Vec<PathBuf>);
+
+/// As many as the core takes.
+const KEY_FILES_MAX: usize = 4;
+
+impl Setting for KeyFiles {
+    fn read(value: &Value) -> Result<Self, String> {
+        let paths: Result<Vec<_>, _> = match value {
+            Value::String(text) if text.is_empty() => return Ok(Self::default()),
+            Value::Array(items) => items.iter().map(PathBuf::read).collect(),
+            one => PathBuf::read(one).map(|path| vec![path]),
+        };
+        match paths {
+            Ok(paths) if paths.len() <= KEY_FILES_MAX => Ok(Self(paths)),
+            Ok(_) | Err(_) => Err(must_be("a path, or a list of at most 4", value)),
+        }
+    }
+
+    fn show(&self) -> Option<Value> {
+        match self.0.as_slice() {
+            [] => None,
+            [one] => one.show(),
+            several => Some(Value::Array(several.iter().filter_map(PathBuf::show).collect())),
+        }
+    }
+}
+
 impl<T: Setting> Setting for Option<T> {
     /// An empty text unsets.
     fn read(value: &Value) -> Result<Self, String> {
@@ -473,6 +502,31 @@ mod tests {
         {
             let wrong = read_text::<Bytes>(text).unwrap_err();
             assert!(wrong.starts_with("must be a number of bytes"), "{text}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn key_files_are_one_or_some() {
+        let files = |paths: &[&str]| KeyFiles(paths.iter().map(PathBuf::from).collect());
+        for (text, paths, shown) in [
+            ("", &[][..], None),
+            ("[]", &[], None),
+            ("/k", &["/k"], Some(serde_json::json!("/k"))),
+            ("/a,b", &["/a,b"], Some(serde_json::json!("/a,b"))),
+            (r#"["/k"]"#, &["/k"], Some(serde_json::json!("/k"))),
+            (r#"["/n", "/o"]"#, &["/n", "/o"], Some(serde_json::json!(["/n", "/o"]))),
+        ] {
+            assert_eq!(read_text::<KeyFiles>(text), Ok(files(paths)), "{text}");
+            assert_eq!(files(paths).show(), shown, "{text}");
+        }
+        for value in [
+            serde_json::json!(["a", "b", "c", "d", "e"]),
+            serde_json::json!(["a", ""]),
+            serde_json::json!([1]),
+            serde_json::json!(7),
+        ] {
+            let wrong = KeyFiles::read(&value).unwrap_err();
+            assert!(wrong.starts_with("must be a path, or a list of at most 4"), "{wrong}");
         }
     }
 
