@@ -133,6 +133,10 @@ pub struct PrefixSlot {
     pub(crate) cuts: Bucket,
     /// Handshakes of it that are under way.
     pub(crate) half_open: u32,
+    /// Native connections of it that have no session yet.
+    pub(crate) strangers: u32,
+    /// Native connections of it that have one.
+    pub(crate) good: u32,
     next: Ref,
     /// The row of those that have no connection, oldest first.
     idle_next: Ref,
@@ -185,6 +189,11 @@ impl<'s> Prefixes<'s> {
     /// Prefixes that have connections now.
     pub(crate) fn live(&self) -> u32 {
         self.live
+    }
+
+    #[cfg(feature = "native-sessions")]
+    pub(crate) fn find(&self, slot: Ref) -> Option<&PrefixSlot> {
+        self.slots.find(slot)
     }
 
     pub(crate) fn at(&self, slot: Ref) -> &PrefixSlot {
@@ -261,8 +270,9 @@ impl<'s> Prefixes<'s> {
         };
         self.slots.at_mut(slot).conns = left;
         if left == 0 {
-            if self.slots.at(slot).half_open > 0 {
-                invariant_failed("a handshake of a prefix without connections");
+            let PrefixSlot { half_open, strangers, good, .. } = *self.slots.at(slot);
+            if half_open > 0 || strangers > 0 || good > 0 {
+                invariant_failed("handshakes or sessions of a prefix without connections");
             }
             self.live = self.live.saturating_sub(1);
             if self.heaviest == slot {

@@ -34,7 +34,7 @@ fn v4(ip: [u8; 4]) -> Prefix {
 
 fn strike(quarantine: &mut Quarantine<'_>, now: Instant, prefix: Prefix) -> Charge {
     for _ in 0..10 {
-        match quarantine.charge(now, prefix, Offence::BadUtf8, 0) {
+        match quarantine.charge(now, prefix, Offence::BadUtf8, 0, 0) {
             Charge::Noted => {}
             charge @ (Charge::Struck { .. } | Charge::Withheld) => return charge,
         }
@@ -50,16 +50,27 @@ fn points_leak_and_a_hundred_are_a_strike() {
     for second in 0..1_000 {
         // 15 points every 100 s leak faster than they come.
         let now = at(second * 100 + 1);
-        assert_eq!(quarantine.charge(now, who, Offence::BadUtf8, 0), Charge::Noted);
+        assert_eq!(quarantine.charge(now, who, Offence::BadUtf8, 0, 0), Charge::Noted);
     }
     let now = at(200_000);
     let charges: Vec<_> =
-        (0..7).map(|_| quarantine.charge(now, who, Offence::BadUtf8, 0)).collect();
+        (0..7).map(|_| quarantine.charge(now, who, Offence::BadUtf8, 0, 0)).collect();
     assert!(charges[..6].iter().all(|charge| *charge == Charge::Noted));
     assert_eq!(charges[6], Charge::Struck { strikes: 1, seconds: 0, to_parent: false });
     // A minute, and up to a quarter more.
     assert!(matches!(quarantine.verdict(now, who), Verdict::Throttled(_)));
     assert_eq!(quarantine.verdict(at(200_080), who), Verdict::Free);
+}
+
+#[test]
+fn the_more_sessions_an_address_has_the_more_it_takes_to_strike_it() {
+    for (good, times) in [(0, 1), (1, 2), (9, 10), (15, 16), (1_000, 16)] {
+        let mut tables = Tables::new(64);
+        let mut quarantine = tables.lend();
+        let mut charge = || quarantine.charge(at(5), v4([1, 2, 3, 4]), Offence::Flapping, 0, good);
+        assert!((1..times * 5).all(|_| charge() == Charge::Noted), "{good} sessions");
+        assert!(matches!(charge(), Charge::Struck { strikes: 1, .. }), "{good} sessions");
+    }
 }
 
 #[test]
@@ -100,7 +111,7 @@ fn a_ban_is_never_evicted_and_eight_side_by_side_become_one() {
     // One set, full of bans: ten thousand others cannot push one out.
     for n in 0..10_000_u32 {
         let [a, b, ..] = n.to_be_bytes();
-        let _ = quarantine.charge(now, v4([77, a, b, n as u8]), Offence::Flapping, 1_000);
+        let _ = quarantine.charge(now, v4([77, a, b, n as u8]), Offence::Flapping, 1_000, 0);
     }
     for who in &banned {
         assert!(matches!(quarantine.verdict(at(1_050), *who), Verdict::Refused(_)));
@@ -145,7 +156,7 @@ fn an_innocent_is_free_whatever_others_do_and_memory_does_not_grow() {
     for n in 0..200_000_u32 {
         let [a, b, c, d] = n.wrapping_mul(2_654_435_761).to_be_bytes();
         let now = at(u64::from(n) / 50);
-        let _ = quarantine.charge(now, v4([a, b, c, d]), Offence::Flapping, n);
+        let _ = quarantine.charge(now, v4([a, b, c, d]), Offence::Flapping, n, 0);
         assert_eq!(quarantine.verdict(now, innocent), Verdict::Free);
     }
 }
@@ -156,7 +167,7 @@ fn the_end_of_time_does_not_wrap() {
     let mut quarantine = tables.lend();
     let who = v4([1, 1, 1, 1]);
     for _ in 0..100 {
-        let _ = quarantine.charge(Instant::NEVER, who, Offence::BadUtf8, 0);
+        let _ = quarantine.charge(Instant::NEVER, who, Offence::BadUtf8, 0, 0);
         let _ = quarantine.refuse(
             Instant::NEVER,
             who,

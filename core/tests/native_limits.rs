@@ -16,6 +16,9 @@ use wardline_core::{
     Network, Relay, Remote, Right, Slots, Started, Tap, TopicId, Verdict, pump,
 };
 
+#[path = "native_limits/door.rs"]
+mod door;
+
 type Pool = &'static mut [u8];
 
 const ENROLLED: [u8; 32] = [9; 32];
@@ -98,18 +101,17 @@ struct Client {
 
 impl World {
     fn new(native: NativeLimits) -> Self {
-        let limits = Limits {
-            connections: 80,
-            topics: 4,
-            blocks: 512,
-            segments: 16,
-            native,
-            ..Limits::DEFAULT
-        };
+        Self::sized(native, 80)
+    }
+
+    fn sized(native: NativeLimits, connections: u32) -> Self {
+        let sessions = connections as usize + 40;
+        let limits =
+            Limits { connections, topics: 4, blocks: 512, segments: 16, native, ..Limits::DEFAULT };
         let slots = Slots {
-            sessions: lent(120),
-            cursors: lent(200),
-            prefixes: lent(130),
+            sessions: lent(sessions),
+            cursors: lent(sessions * 2),
+            prefixes: lent(sessions + 10),
             prefix_buckets: lent(16),
             topics: lent(4),
             links: lent(528),
@@ -123,10 +125,10 @@ impl World {
             tap: Tap::NONE,
         };
         let sessions = NativeSlots {
-            conns: lent(120),
-            entries: lent(80),
+            conns: lent(sessions),
+            entries: lent(sessions.max(160) / 2),
             entry_buckets: lent(1),
-            half_open: lent(50),
+            half_open: lent(sessions / 2),
             name_buckets: lent(4),
             bans: lent(64),
             digests: lent(16),

@@ -24,6 +24,8 @@ mod native;
 mod native_cuts;
 mod native_daemons;
 mod native_dialects;
+#[cfg(not(wardline_portable))]
+mod native_door;
 mod native_ends;
 mod native_mixed;
 #[cfg(all(unix, not(wardline_portable)))]

@@ -58,7 +58,13 @@ impl<P: Pool> Relay<'_, P> {
         }
         let ip = remote.addr.ip();
         let exempt = self.exempt.iter().any(|network| network.contains(ip));
-        let throttled = if exempt { Duration::ZERO } else { self.inspect(ip)? };
+        let throttled = if exempt {
+            Duration::ZERO
+        } else if native {
+            self.glance(ip)?
+        } else {
+            self.inspect(ip)?
+        };
         if self.memory.fullness() >= FULL_STRANGERS {
             return Err(Refusal::Overloaded);
         }
@@ -102,22 +108,41 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// What the quarantine says of a stranger; gives for how long it is throttled.
-    fn inspect(&mut self, ip: IpAddr) -> Result<Duration, Refusal> {
+    pub(super) fn inspect(&mut self, ip: IpAddr) -> Result<Duration, Refusal> {
+        match self.knock(Prefix::of(ip)) {
+            Verdict::Refused(span) => Err(Refusal::Quarantined(span)),
+            Verdict::Throttled(span) => Ok(span),
+            Verdict::Free => Ok(Duration::ZERO),
+        }
+    }
+
+    /// Somebody who may have a session already is heard even from an address that is refused
+    /// (PROTOCOL.md 2.2.5), while few of that address are waited for.
+    fn glance(&mut self, ip: IpAddr) -> Result<Duration, Refusal> {
         let prefix = Prefix::of(ip);
         if let Verdict::Refused(span) = self.quarantine.verdict(self.now, prefix) {
-            return Err(Refusal::Quarantined(span));
+            let slot = self.prefixes.find_or_make(prefix);
+            if self.prefixes.at(slot).strangers >= self.limits.native.half_open_per_prefix {
+                return Err(Refusal::Quarantined(span));
+            }
+        }
+        Ok(Duration::ZERO)
+    }
+
+    /// An address begins something new, and nobody has proved anything: what the quarantine says
+    /// of it now. One that is refused is not charged for asking.
+    pub(super) fn knock(&mut self, prefix: Prefix) -> Verdict {
+        if let refused @ Verdict::Refused(_) = self.quarantine.verdict(self.now, prefix) {
+            return refused;
         }
         let slot = self.prefixes.find_or_make(prefix);
         let rate = Rate::per_minute(self.limits.quarantine.connects_per_minute);
         if self.prefixes.connect(slot, rate, self.now) {
             self.stats.flapping.bump();
-            self.charge(prefix, Offence::Flapping);
+            let good = self.prefixes.at(slot).good;
+            self.charge(slot, Offence::Flapping, good);
         }
-        match self.quarantine.verdict(self.now, prefix) {
-            Verdict::Refused(span) => Err(Refusal::Quarantined(span)),
-            Verdict::Throttled(span) => Ok(span),
-            Verdict::Free => Ok(Duration::ZERO),
-        }
+        self.quarantine.verdict(self.now, prefix)
     }
 
     /// Sees to a free slot. When connections are full, the youngest of the prefix that holds most
@@ -245,8 +270,11 @@ impl<P: Pool> Relay<'_, P> {
         if session.flags.has(Flags::EXEMPT) {
             return;
         }
-        let key = self.prefixes.at(session.prefix).key;
-        let charge = self.charge(key, offence);
+        let prefix = session.prefix;
+        // Who offends does not speak for its address.
+        let own = session.flags.has(Flags::NATIVE) && self.has_session(slot);
+        let good = self.prefixes.at(prefix).good.saturating_sub(u32::from(own));
+        let charge = self.charge(prefix, offence, good);
         self.struck(slot, charge);
     }
 
@@ -265,12 +293,13 @@ impl<P: Pool> Relay<'_, P> {
         self.struck(slot, charge);
     }
 
-    fn charge(&mut self, prefix: Prefix, offence: Offence) -> Charge {
+    fn charge(&mut self, prefix: Ref, offence: Offence, good: u32) -> Charge {
         self.stats.offence_points.add(u64::from(offence.points()));
         let live = self.prefixes.live();
-        let charge = self.quarantine.charge(self.now, prefix, offence, live);
+        let key = self.prefixes.at(prefix).key;
+        let charge = self.quarantine.charge(self.now, key, offence, live, good);
         self.count_charge(charge);
-        self.spread(prefix, charge);
+        self.spread(key, charge);
         charge
     }
 

@@ -81,6 +81,10 @@ impl<P: Pool> Relay<'_, P> {
         }
         let session = self.sessions.at(slot);
         if !session.flags.has(Flags::NATIVE) {
+            if !session.is_open() {
+                self.stats.bytes_discarded.add(bytes.len() as u64);
+                return true;
+            }
             let misled = session.is_silent() && is_hello(bytes);
             if misled {
                 self.wrong_dialect(slot);

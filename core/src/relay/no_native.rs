@@ -101,6 +101,10 @@ impl<P: Pool> Relay<'_, P> {
         nobody()
     }
 
+    pub(super) fn has_session(&self, _: Ref) -> bool {
+        nobody()
+    }
+
     pub(super) fn is_doomed(&self, _: Ref) -> bool {
         nobody()
     }

@@ -1,6 +1,6 @@
 //! The frontend: what it receives, sends and closes, as far as the sockets let it.
 
-use wardline_core::{Next, pump, send};
+use wardline_core::{Next, Verdict, pump, send};
 
 use super::link::Stage;
 use super::net::Owner;
@@ -42,9 +42,17 @@ impl World<'_, '_> {
         if len > 0 {
             let bytes: Vec<u8> = conn.up.drain(..len).collect();
             conn.heard_ns = side.now_ns;
-            let full = relay.stats().link_full.value();
+            let before = *relay.stats();
+            let ip = conn.addr.ip();
+            let refused = matches!(relay.verdict(now, ip), Verdict::Refused(_));
             relay.handle_input(now, id, &bytes);
-            if relay.stats().link_full.value() > full {
+            conn.flapped |= relay.stats().flapping != before.flapping;
+            if refused {
+                let after = *relay.stats();
+                side.heard_refused(index, &before, &after);
+            }
+            let conn = &side.conns[index];
+            if relay.stats().link_full != before.link_full {
                 let native = matches!(conn.owner, Owner::Agent(_));
                 side.states.hit(if native { State::LinkFullNative } else { State::LinkFull });
             }

@@ -45,7 +45,7 @@ impl Lent {
             bans: 8,
             wheel: 256,
             events: EVENTS,
-            exempt: true,
+            exempt: !plan.strict,
         };
         Self {
             relay: lent::Lent::with(limits, &sizes),

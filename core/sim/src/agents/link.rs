@@ -72,6 +72,8 @@ pub(crate) struct Link {
     pub(crate) epoch_ms: u64,
     /// The step in which it was opened.
     pub(crate) tried: u64,
+    /// It was challenged, and said who it is.
+    pub(crate) challenged: bool,
     /// Another connection of the agent was there, too.
     pub(crate) racing: bool,
     pub(crate) inbuf: Vec<u8>,
@@ -190,12 +192,15 @@ impl Side<'_> {
                     Ok((auth, wait)) => {
                         self.conns[index].up.extend(auth.as_bytes());
                         link.stage = Stage::Auth(Box::new(wait));
+                        link.challenged = true;
                     }
                     Err(ended) => self.refused(index, link, ended),
                 }
             }
             Ok(Answered::Resumed(connected)) => {
                 self.states.hit(State::Resume);
+                let flapped = self.conns[index].flapped;
+                assert!(!flapped, "connection {index}: a resume was taken for a new connect");
                 link.resumed = true;
                 self.connected(link, &connected);
                 if self.rng.one_in(20) && !self.calm {
@@ -249,12 +254,15 @@ impl Side<'_> {
                 let least = limits.first_byte.min(limits.handshake);
                 self.now_ns - self.conns[index].opened_ns >= least.as_nanos()
             }
+            Code::Quarantined => self.may_be_refused(link),
+            Code::TooManyConnections => self.plan.strict,
             Code::WrongDialect => {
                 self.now_ns - self.conns[index].opened_ns >= limits.decide.as_nanos()
             }
             _ => false,
         };
-        if self.calm && matches!(code, Code::TooManySessions | Code::Overloaded) {
+        let for_long = [Code::TooManySessions, Code::Overloaded, Code::Quarantined];
+        if self.calm && for_long.contains(&code) {
             self.out.insert(link.agent);
         }
         assert!(due || self.conns[index].meddled, "an ALERT without a cause: {code:?}");

@@ -57,6 +57,8 @@ pub(crate) struct Conn {
     /// Bytes of it were changed on the path.
     pub(crate) meddled: bool,
     pub(crate) meddled_ns: u64,
+    /// Its address was charged for a connect too many.
+    pub(crate) flapped: bool,
     /// It ended for what its client may not do any more.
     pub(crate) withdrawn: bool,
     pub(crate) opened_ns: u64,
@@ -95,6 +97,7 @@ impl Conn {
             slow: false,
             meddled: false,
             meddled_ns: 0,
+            flapped: false,
             withdrawn: false,
             opened_ns: now_ns,
             heard_ns: now_ns,
@@ -215,6 +218,9 @@ impl<P: Pool> Carrier<P> for Side<'_> {
             Event::ReplicaBegins { number, .. } => self.observe(6 ^ number << 8),
             Event::Replicated { number, messages, .. } => {
                 self.observe(7 ^ number << 8 ^ u64::from(messages) << 40);
+            }
+            Event::Struck { seconds, .. } if self.plan.strict => {
+                self.observe(8 ^ u64::from(seconds) << 8);
             }
             Event::None
             | Event::Paced { .. }

@@ -35,6 +35,9 @@ pub(crate) struct Plan {
     pub(crate) slow_close: u32,
     /// What a peer acknowledged cannot be told.
     pub(crate) blind: bool,
+    /// Addresses are subject to the quarantine; and how many there are.
+    pub(crate) strict: bool,
+    pub(crate) hosts: u64,
     /// How often what happens, in a thousand steps.
     pub(crate) often: Often,
     /// The largest ordinary step of time in milliseconds.
@@ -93,6 +96,8 @@ impl Plan {
             drain: rng.pick(&[100, 100, 70, 30]),
             slow_close: rng.pick(&[0, 30, 100]),
             blind: rng.one_in(4),
+            strict: rng.one_in(3),
+            hosts: 1 + rng.below(4),
             often,
             tick_ms: rng.pick(&[1, 5, 30, 200]),
             limits,
@@ -188,7 +193,7 @@ fn native(rng: &mut Rng<'_>) -> NativeLimits {
         puzzle_bits_loaded: rng.pick(&[0, 6]),
         handshakes_per_second: rng.pick(&[2, 1_000]),
         handshakes_total_per_second: rng.pick(&[20, 1_000]),
-        half_open_per_prefix: 1,
+        half_open_per_prefix: rng.pick(&[1, 4, 32]),
         first_byte: ms(rng.pick(&[300, 2_000])),
         handshake: ms(rng.pick(&[500, 5_000])),
         ping: ms(rng.pick(&[2_000, 30_000])),

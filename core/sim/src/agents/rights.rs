@@ -26,6 +26,8 @@ pub(crate) struct Rights {
     version: Cell<u32>,
     /// Who may bridge, from the beginning to the end.
     bridges: RefCell<BTreeSet<[u8; 32]>>,
+    /// Whom the operator knows.
+    known: RefCell<BTreeSet<[u8; 32]>>,
 }
 
 impl Rights {
@@ -49,6 +51,11 @@ impl Rights {
     /// Whether somebody may.
     pub(crate) fn bridges(&self, who: &Identity) -> bool {
         self.bridges.borrow().contains(who.as_bytes())
+    }
+
+    /// The operator comes to know somebody.
+    pub(crate) fn enroll(&self, who: &Identity) {
+        self.known.borrow_mut().insert(*who.as_bytes());
     }
 
     /// Gives everything back.
@@ -83,6 +90,10 @@ impl Access for Rights {
             return self.bridges(who);
         }
         self.of(who, right).since.is_none()
+    }
+
+    fn enrolled(&self, who: &Identity) -> bool {
+        self.known.borrow().contains(who.as_bytes())
     }
 
     fn version(&self) -> u32 {

@@ -1,9 +1,10 @@
 //! Everything but the relay: sockets, clients, and what they have seen.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use wardline_core::native::{Code, Identity};
-use wardline_core::{ConnId, Instant, PeerFault, Reason, Right};
+use wardline_core::{Access, ConnId, Instant, PeerFault, Reason, Refusal, Right, Stats};
 
 use super::agent::Agent;
 use super::link::Link;
@@ -53,7 +54,7 @@ pub(crate) struct Side<'b> {
     /// Handles whose client was told Taken.
     pub(crate) heard: std::collections::BTreeSet<u64>,
     /// How the door last refused somebody.
-    pub(crate) refused: Option<wardline_core::Refusal>,
+    pub(crate) refused: Option<Refusal>,
     /// Agents for which there is no room.
     pub(crate) out: std::collections::BTreeSet<usize>,
     /// HELLOs that were said, to be played back.
@@ -155,6 +156,9 @@ impl Side<'_> {
                 Code::Rate | Code::TooManySessions | Code::Overloaded | Code::PuzzleRequired => {
                     self.is_new(index)
                 }
+                Code::Quarantined | Code::TooManyConnections => {
+                    self.plan.strict && self.is_new(index)
+                }
                 // Whatever it was that somebody on the path did.
                 Code::BadTag | Code::BadSeq => conn.meddled,
                 _ => conn.meddled && self.is_new(index),
@@ -177,6 +181,42 @@ impl Side<'_> {
                 self.now_ns - conn.opened_ns >= native.decide.as_nanos()
             }
             Reason::Fault(PeerFault::BadUtf8 | PeerFault::Idle) => conn.meddled,
+        }
+    }
+
+    /// The door refused somebody: whether it has a reason to.
+    pub(crate) fn turned_off(&mut self, refusal: Refusal, ip: IpAddr, native: bool) {
+        self.refused = Some(refusal);
+        if matches!(refusal, Refusal::Quarantined(_)) {
+            assert!(self.plan.strict, "the quarantine of nobody");
+            let stranger =
+                |index: &&usize| self.conns[**index].addr.ip() == ip && self.is_new(**index);
+            let strangers = self.live.iter().filter(stranger).count() as u32;
+            let most = self.plan.limits.native.half_open_per_prefix;
+            assert!(!native || strangers >= most, "{ip} has {strangers} strangers of {most}");
+        }
+    }
+
+    /// Whether an attempt may have been refused for its address, or what its identity did.
+    pub(crate) fn may_be_refused(&self, link: &Link) -> bool {
+        let who = self.agents[link.agent].identity;
+        let wild = self.agents.iter().any(|agent| agent.identity == who && agent.wild);
+        self.plan.strict && (wild || (link.challenged && !self.rights.enrolled(&who)))
+    }
+
+    /// What the relay made of somebody from an address that was refused before.
+    pub(crate) fn heard_refused(&mut self, index: usize, before: &Stats, after: &Stats) {
+        if after.resumes != before.resumes {
+            self.states.hit(State::ResumedRefused);
+        }
+        if after.handshakes != before.handshakes {
+            let Owner::Agent(agent) = self.conns[index].owner else { return };
+            let known = self.rights.enrolled(&self.agents[agent].identity);
+            assert!(known, "connection {index}: a stranger of a refused address was let in");
+            self.states.hit(State::KnownRefused);
+        }
+        if after.refused_quarantined != before.refused_quarantined {
+            self.states.hit(State::StrangerRefused);
         }
     }
 

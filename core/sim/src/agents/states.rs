@@ -167,6 +167,12 @@ states! {
     Rekeyed,
     /// an identity came back with an epoch of before
     EpochBack,
+    /// a stranger was turned away for its address
+    StrangerRefused,
+    /// somebody known was let in from an address that was refused
+    KnownRefused,
+    /// a session went on from an address that was refused
+    ResumedRefused,
     /// an identity had too many sessions
     TooManySessions,
 }

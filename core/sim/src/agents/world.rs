@@ -124,6 +124,10 @@ impl<'s, 'b> World<'s, 'b> {
             if rng.one_in(4) {
                 rights.let_bridge(&agent.identity);
             }
+            let same = |other: &&Agent| other.identity == agent.identity;
+            if rng.one_in(2) && !agents.iter().filter(same).any(|other| other.wild) {
+                rights.enroll(&agent.identity);
+            }
         }
         let texts = (0..plan.texts).map(|nth| {
             let shard = (1 + nth + nth / 2) % plan.shards;
@@ -257,18 +261,28 @@ impl<'s, 'b> World<'s, 'b> {
         };
         self.port = self.port.wrapping_add(1).max(1_024);
         let side = &mut self.side;
-        let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), self.port);
+        let host = match owner {
+            Owner::Agent(agent) => agent as u64 % side.plan.hosts,
+            Owner::Text(text) => text as u64 % side.plan.hosts,
+            Owner::Noise => side.rng.below(side.plan.hosts),
+        };
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + host as u8));
+        let addr = SocketAddr::new(ip, self.port);
         let remote = Remote { addr, topic: door };
-        let id = match self.relays[shard].handle_accept(Instant::from_nanos(side.now_ns), remote) {
+        let relay = &mut self.relays[shard];
+        let flaps = relay.stats().flapping;
+        let id = match relay.handle_accept(Instant::from_nanos(side.now_ns), remote) {
             Ok(id) => id,
             Err(refusal) => {
-                side.refused = Some(refusal);
+                side.turned_off(refusal, ip, door == self.native);
                 return None;
             }
         };
+        let flapped = relay.stats().flapping != flaps;
         let bytes_max = 1 + side.rng.up_to(side.plan.socket_bytes);
         let mut conn = Conn::new((id, addr), owner, bytes_max, side.now_ns);
         conn.shard = shard;
+        conn.flapped = flapped;
         conn.lazy = !side.calm && side.rng.below(10_000) < u64::from(side.plan.often.lazy) / 4;
         let index = side.conns.len();
         side.conns.push(conn);
@@ -324,6 +338,7 @@ impl<'s, 'b> World<'s, 'b> {
             epoch_ms,
             tried: side.step,
             racing: racing || overlaps,
+            challenged: false,
             inbuf: Vec::new(),
             records: None,
             handle: 0,

@@ -281,6 +281,12 @@ pub struct Claimed {
 }
 
 impl Claimed {
+    /// Whom it claims to be. Anybody can: nobody may be charged for it.
+    #[must_use]
+    pub fn client_id(&self) -> [u8; 32] {
+        self.auth.client_id()
+    }
+
     /// The CPU budget, for the key agreement and a signature each way.
     ///
     /// # Errors

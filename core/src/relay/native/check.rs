@@ -4,6 +4,7 @@ use super::slots::Stage;
 use crate::cursor::{Place, sub};
 use crate::fault::invariant_failed;
 use crate::id::Ref;
+use crate::prefix::PrefixSlot;
 use crate::relay::Relay;
 use crate::session::{Flags, Phase};
 use crate::storage::Pool;
@@ -30,6 +31,12 @@ impl<P: Pool> Relay<'_, P> {
                 if self.natives.halves.at(conn.half).conn != slot {
                     invariant_failed("a handshake of another connection");
                 }
+            }
+            let prefix = self.prefixes.find(session.prefix);
+            let counted = |count: fn(&PrefixSlot) -> u32| prefix.is_some_and(|it| count(it) > 0);
+            let stranger = conn.stage().is_stranger() && !counted(|prefix| prefix.strangers);
+            if stranger || conn.entry.is_some() && !counted(|prefix| prefix.good) {
+                invariant_failed("a native connection that its prefix does not count");
             }
             if conn.entry.is_some() && self.natives.entries.at(conn.entry).conn != slot {
                 invariant_failed("a session of another connection");

@@ -138,6 +138,11 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
+    /// Whether a native connection lives.
+    pub(in crate::relay) fn has_session(&self, slot: Ref) -> bool {
+        self.natives.conn(slot).entry.is_some()
+    }
+
     /// A slot for a new session; the one that waits longest for its client gives way.
     pub(super) fn make_entry(&mut self, identity: &Identity, device: u32) -> Option<Ref> {
         self.drop_oldest_lost(identity);
@@ -252,6 +257,7 @@ impl<P: Pool> Relay<'_, P> {
     /// A connection has its session from now on; whoever else had it, or waits to, ends.
     pub(super) fn go_live(&mut self, slot: Ref, entry: Ref, records: Records) {
         self.drop_half(slot);
+        self.no_stranger(slot);
         self.supersede(entry);
         self.unlink_lost(entry);
         self.natives.entries.at_mut(entry).conn = slot;
@@ -261,6 +267,11 @@ impl<P: Pool> Relay<'_, P> {
         conn.entry = entry;
         conn.handle = handle;
         conn.records = records;
+        let session = self.sessions.at_mut(slot);
+        // What its address did is not its own doing.
+        session.throttled_until = Instant::ZERO;
+        let prefix = self.prefixes.at_mut(session.prefix);
+        prefix.good = prefix.good.saturating_add(1);
         let item = self.natives.entries.at(entry);
         let (mid, seen, direct) = (item.window.last(), item.window.seen(), item.direct);
         self.slow_if_struck(slot);
@@ -289,6 +300,8 @@ impl<P: Pool> Relay<'_, P> {
             return;
         }
         let now = self.now;
+        let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
+        prefix.good = prefix.good.saturating_sub(1);
         let item = self.natives.entries.at_mut(entry);
         item.conn = Ref::NONE;
         item.lost_at = now;

@@ -4,14 +4,14 @@ use super::entries::Found;
 use super::slots::{HalfOpen, Stage};
 use crate::access::Right;
 use crate::event::Reason;
-use crate::fault::PeerFault;
+use crate::fault::{PeerFault, Refusal};
 use crate::id::{Dialects, Ref};
 use crate::native::handshake::server::{
     Admitted, Answer, AwaitHello, Ended, FirstRecord, Held, Unproven, Verified, Wants,
 };
 use crate::native::handshake::{Alert, Granted, MAGIC, handle_of};
-use crate::native::{Code, Ephemeral, Next};
-use crate::quarantine::Offence;
+use crate::native::{Code, Ephemeral, Identity, Next};
+use crate::quarantine::{Offence, Verdict};
 use crate::rate::Rate;
 use crate::relay::Relay;
 use crate::session::{Farewell, Flags, Pending};
@@ -51,7 +51,10 @@ impl<P: Pool> Relay<'_, P> {
         let conn = self.natives.conn_mut(slot);
         conn.set_stage(Stage::Hello);
         conn.born_at = self.now;
+        let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
+        prefix.strangers = prefix.strangers.saturating_add(1);
         if takes == Dialects::Mixed {
+            let conn = self.natives.conn_mut(slot);
             // Where it will be if it speaks the line dialect.
             conn.target = topic;
             self.sessions.at_mut(slot).flags.set(Flags::UNDECIDED);
@@ -71,15 +74,46 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
-    /// It speaks the line dialect, or nothing, which is the same.
+    /// It speaks the line dialect, or nothing, which is the same: a stranger, like any other at a
+    /// listener of lines.
     pub(super) fn decide_line(&mut self, slot: Ref) {
         let topic = core::mem::take(&mut self.natives.conn_mut(slot).target);
+        self.no_stranger(slot);
         self.natives.conn_mut(slot).wipe();
         let session = self.sessions.at_mut(slot);
         session.flags.clear(Flags::UNDECIDED);
         session.flags.clear(Flags::NATIVE);
-        self.sit_down(slot, topic);
-        self.arm(slot);
+        let exempt = session.flags.has(Flags::EXEMPT);
+        let ip = session.remote().ip();
+        match if exempt { Ok(Duration::ZERO) } else { self.inspect(ip) } {
+            Ok(throttled) => {
+                self.sessions.at_mut(slot).throttled_until = self.now.after(throttled);
+                self.sit_down(slot, topic);
+                self.arm(slot);
+            }
+            Err(refusal) => self.refuse_line(slot, refusal),
+        }
+    }
+
+    /// A client of lines is told in its own way that its address is refused.
+    fn refuse_line(&mut self, slot: Ref, refusal: Refusal) {
+        self.stats.refused_quarantined.bump();
+        let mut output = self.sessions.at(slot).output;
+        let warning = refusal.warning().as_bytes();
+        if output.push(&mut self.memory, Purpose::Output, warning).is_err() {
+            self.stats.warnings_dropped.bump();
+        }
+        self.sessions.at_mut(slot).output = output;
+        let reason = Reason::Fault(PeerFault::Native(Code::Quarantined));
+        self.leave(slot, reason, Farewell::None, false);
+    }
+
+    /// A connection has a session now, or will have none.
+    pub(super) fn no_stranger(&mut self, slot: Ref) {
+        if self.natives.conn(slot).stage().is_stranger() {
+            let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
+            prefix.strangers = prefix.strangers.saturating_sub(1);
+        }
     }
 
     /// The first byte of the native dialect came where it is not taken, or too late: the client is
@@ -144,30 +178,34 @@ impl<P: Pool> Relay<'_, P> {
             return Ok(Step::More(missing));
         }
         let admitted = wait.hello(bytes.get(..HELLO_BYTES).unwrap_or_default())?;
-        let admitted = admitted.address(self.address_has_room(slot))?;
-        let half = self.natives.halves.take().ok_or(Ended::from(Code::Overloaded))?;
-        let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
-        prefix.half_open = prefix.half_open.saturating_add(1);
-        self.natives.conn_mut(slot).half = half;
-        self.natives.halves.at_mut(half).conn = slot;
-        self.answer(slot, half, admitted)?;
+        // What its address may depends on whether it proves something.
+        self.answer(slot, admitted.address(Answer::Yes)?)?;
         Ok(Step::Took(HELLO_BYTES))
     }
 
-    /// Whether the address may have one more handshake under way.
-    fn address_has_room(&mut self, slot: Ref) -> Answer {
+    /// A handshake of the address more that is under way. Who proves that it has a session is not
+    /// held up by others of its address, while there is room for all.
+    fn take_half(&mut self, slot: Ref, proved: bool) -> Result<Ref, Ended> {
         let session = self.sessions.at(slot);
         let under_way = self.prefixes.at(session.prefix).half_open;
         let most = self.limits.native.half_open_per_prefix;
-        if under_way < most || session.flags.has(Flags::EXEMPT) {
-            return Answer::Yes;
+        let halves = &self.natives.halves;
+        let plenty = proved && halves.used() < halves.capacity() / 2;
+        if under_way >= most && !plenty && !session.flags.has(Flags::EXEMPT) {
+            self.stats.half_open_refused.bump();
+            return Err(Ended { code: Code::TooManyConnections, retry_ms: RETRY_MS });
         }
-        self.stats.half_open_refused.bump();
-        Answer::No(Ended { code: Code::TooManyConnections, retry_ms: RETRY_MS })
+        let half = self.natives.halves.take().ok_or(Ended::from(Code::Overloaded))?;
+        let prefix = self.prefixes.at_mut(session.prefix);
+        prefix.half_open = prefix.half_open.saturating_add(1);
+        self.natives.conn_mut(slot).half = half;
+        self.natives.halves.at_mut(half).conn = slot;
+        Ok(half)
     }
 
-    /// RESUMED to who proves that it has a session's secret, else CHALLENGE.
-    fn answer(&mut self, slot: Ref, half: Ref, admitted: Admitted) -> Result<(), Ended> {
+    /// RESUMED to who proves that it has a session's secret, wherever it comes from, else
+    /// CHALLENGE.
+    fn answer(&mut self, slot: Ref, admitted: Admitted) -> Result<(), Ended> {
         let entry = admitted.wants().and_then(|sid| self.entry_of(handle_of(&sid)).ok());
         let held: Option<Held> = entry.map(|entry| self.natives.entries.at(entry).held());
         match (admitted.resume(held.as_ref()), entry) {
@@ -184,6 +222,10 @@ impl<P: Pool> Relay<'_, P> {
                 } else {
                     Answer::Yes
                 };
+                let half = self.take_half(slot, true)?;
+                if cfg!(wardline_mutant = "resume_is_a_connect") {
+                    self.begin_anew(slot);
+                }
                 let n_s = self.draw_nonce();
                 let (handle, granted) = (self.handle_of_entry(entry), self.granted());
                 let (resumed, waiting) = proven.answer(answer, handle, &n_s, granted, self.now)?;
@@ -196,13 +238,15 @@ impl<P: Pool> Relay<'_, P> {
                 self.say(slot, resumed.as_bytes());
                 Ok(())
             }
-            (Wants::Full(unproven), _) => self.challenge(slot, half, unproven),
+            (Wants::Full(unproven), _) => self.challenge(slot, unproven),
             // Not reached: what was proved was held.
             (Wants::Resume(_), None) => Err(Code::Internal.into()),
         }
     }
 
-    fn challenge(&mut self, slot: Ref, half: Ref, unproven: Unproven) -> Result<(), Ended> {
+    fn challenge(&mut self, slot: Ref, unproven: Unproven) -> Result<(), Ended> {
+        let half = self.take_half(slot, false)?;
+        self.begin_anew(slot);
         let budget = self.handshake_budget(slot);
         let budgeted = unproven.budget(budget)?;
         let key = budgeted.key_wanted(&self.natives.identities);
@@ -220,6 +264,39 @@ impl<P: Pool> Relay<'_, P> {
         self.natives.conn_mut(slot).set_stage(Stage::Auth);
         self.say(slot, challenge.as_bytes());
         Ok(())
+    }
+
+    /// A full handshake begins, which counts as a connect. One from an address that was struck
+    /// solves a puzzle first; whether it is refused is decided once it says who it is.
+    fn begin_anew(&mut self, slot: Ref) {
+        let session = self.sessions.at(slot);
+        if session.flags.has(Flags::EXEMPT) {
+            return;
+        }
+        let prefix = self.prefixes.at(session.prefix).key;
+        if let Verdict::Refused(span) | Verdict::Throttled(span) = self.knock(prefix) {
+            self.sessions.at_mut(slot).throttled_until = self.now.after(span);
+        }
+    }
+
+    /// Whether somebody who claims to be that one may try from its address: from one that is
+    /// refused, only who is known to the operator. That costs a stranger's puzzle, and nobody's
+    /// signature is checked for it.
+    fn address_takes(&mut self, slot: Ref, client_id: &[u8; 32]) -> Answer {
+        let session = self.sessions.at(slot);
+        let prefix = self.prefixes.at(session.prefix).key;
+        let Verdict::Refused(span) = self.quarantine.verdict(self.now, prefix) else {
+            return Answer::Yes;
+        };
+        let known = Identity::new(client_id).is_ok_and(|who| self.natives.access.enrolled(&who));
+        let known = known && !cfg!(wardline_mutant = "known_is_refused")
+            || cfg!(wardline_mutant = "refused_is_let_in");
+        if known || session.flags.has(Flags::EXEMPT) {
+            return Answer::Yes;
+        }
+        self.stats.refused_quarantined.bump();
+        let retry_ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        Answer::No(Ended { code: Code::Quarantined, retry_ms })
     }
 
     /// Whether the address, and the shard, may begin a handshake now.
@@ -268,7 +345,8 @@ impl<P: Pool> Relay<'_, P> {
         }
         let claimed = wait.auth(bytes.get(..AUTH_BYTES).unwrap_or_default())?;
         // What CHALLENGE was paid for is the larger part; this is the rest of it.
-        let verified = claimed.budget(Answer::Yes)?.verify()?;
+        let answer = self.address_takes(slot, &claimed.client_id());
+        let verified = claimed.budget(answer)?.verify()?;
         self.stats.handshakes.bump();
         self.accept(slot, half, verified)?;
         Ok(Step::Took(AUTH_BYTES))

@@ -57,6 +57,8 @@ impl<P: Pool> Relay<'_, P> {
     pub(in crate::relay) fn last_words(&mut self, slot: Ref) {
         let conn = self.natives.conn_mut(slot);
         let live = conn.stage() == Stage::Live;
+        self.no_stranger(slot);
+        let conn = self.natives.conn_mut(slot);
         conn.set_stage(Stage::Over);
         let code = conn.last_code.checked_sub(1).and_then(Code::from_wire).unwrap_or(Code::Normal);
         let (detail, retry_ms) = (conn.last_detail, conn.last_retry_ms);
@@ -78,6 +80,14 @@ impl<P: Pool> Relay<'_, P> {
         self.detach(slot, true);
         self.drop_half(slot);
         self.return_queued(slot);
+        let conn = self.natives.conn(slot);
+        let mute = conn.stage() == Stage::Hello && conn.last_code == 0;
+        if mute && !self.sessions.at(slot).flags.has(Flags::EXEMPT) {
+            // It left, or was too slow, before anybody could know what it wanted.
+            let prefix = self.prefixes.at(self.sessions.at(slot).prefix).key;
+            self.knock(prefix);
+        }
+        self.no_stranger(slot);
         let conn = self.natives.conn_mut(slot);
         conn.set_stage(Stage::Over);
         conn.batch_count = 0;
@@ -116,7 +126,7 @@ impl<P: Pool> Relay<'_, P> {
         if conn.stage() != Stage::Live {
             if self.sessions.at(slot).flags.has(Flags::UNDECIDED) {
                 self.decide_line(slot);
-                return false;
+                return !self.sessions.at(slot).is_open();
             }
             if conn.stage() != Stage::Waiting {
                 self.turn_away(slot, Code::HandshakeTimeout.into());

@@ -32,6 +32,13 @@ pub(super) enum Stage {
     Over,
 }
 
+impl Stage {
+    /// Whether it is of somebody who has proved nothing yet.
+    pub(super) const fn is_stranger(self) -> bool {
+        matches!(self, Self::Hello | Self::Auth | Self::Waiting)
+    }
+}
+
 /// What is sent in this order: so many of the connection's own bytes, then of the log of a topic.
 #[derive(Clone, Copy, Debug, Default, Zeroable)]
 pub(super) struct Batch {

@@ -28,7 +28,7 @@ impl<P: Pool> Relay<'_, P> {
             let key = self.key_of(&self.natives.entries.at(entry).identity);
             self.stats.identity_points.add(u64::from(offence.points()));
             let live = self.natives.entries.used();
-            let charge = self.quarantine.charge(self.now, key, offence, live);
+            let charge = self.quarantine.charge(self.now, key, offence, live, 0);
             self.count_charge(charge);
             self.struck(slot, charge);
         }

@@ -1,7 +1,7 @@
 //! The handshake of a native client, step by step.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -47,6 +47,7 @@ pub(crate) struct NativeDial {
     pub(super) epoch_ms: u64,
     recv_max: u32,
     receive_buffer_bytes: Option<usize>,
+    from: Option<IpAddr>,
 }
 
 impl NativeDial {
@@ -60,6 +61,7 @@ impl NativeDial {
             epoch_ms: u64::try_from(now.as_millis()).unwrap_or(1),
             recv_max: RECV_MAX,
             receive_buffer_bytes: None,
+            from: None,
         }
     }
 
@@ -72,6 +74,13 @@ impl NativeDial {
     /// Lets the kernel hold only so much that was not read.
     pub(crate) fn receive_buffer(mut self, bytes: usize) -> Self {
         self.receive_buffer_bytes = Some(bytes);
+        self
+    }
+
+    /// Comes from that address.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn from(mut self, from: IpAddr) -> Self {
+        self.from = Some(from);
         self
     }
 
@@ -91,6 +100,9 @@ impl NativeDial {
         let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, None)?;
         if let Some(bytes) = self.receive_buffer_bytes {
             socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(ip) = self.from {
+            socket.bind(&SocketAddr::new(ip, 0).into())?;
         }
         socket.connect_timeout(&self.to.into(), PATIENCE)?;
         let stream = TcpStream::from(socket);
