@@ -87,11 +87,13 @@ pub struct NativeLimits {
     pub subscriptions: u32,
     /// Bits of the puzzle that a stranger is asked for. Default 0, at most 22.
     pub puzzle_bits: u8,
-    /// The same while the relay is loaded. Default 16.
+    /// The same while the relay is loaded: by memory, or by handshakes. Default 16.
     pub puzzle_bits_loaded: u8,
     /// Full handshakes per second from one prefix, twice as many as burst. Default 20.
     pub handshakes_per_second: u32,
-    /// Full handshakes per second in all. Default 2,000.
+    /// The same from one neighbourhood, a /24 or a /48. Default 200.
+    pub handshakes_per_parent_second: u32,
+    /// Full handshakes per second in all, but for those of exempt addresses. Default 2,000.
     pub handshakes_total_per_second: u32,
     /// Handshakes of one prefix that may be under way at once. Default 32.
     pub half_open_per_prefix: u32,
@@ -127,6 +129,7 @@ impl NativeLimits {
         puzzle_bits: 0,
         puzzle_bits_loaded: 16,
         handshakes_per_second: 20,
+        handshakes_per_parent_second: 200,
         handshakes_total_per_second: 2_000,
         half_open_per_prefix: 32,
         first_byte: Duration::from_secs(2),

@@ -9,6 +9,8 @@ use bytemuck::Zeroable;
 
 use crate::limits::QuarantineLimits;
 use crate::prefix::Prefix;
+#[cfg(feature = "native-sessions")]
+use crate::rate::Rate;
 use crate::time::{Duration, Instant};
 
 /// Entries in a set: what one look-up reads, 256 bytes.
@@ -103,8 +105,9 @@ const fn level(strikes: u8) -> (Level, u32) {
 #[derive(Clone, Copy, Debug, Default, Zeroable)]
 pub struct Ban {
     key: Prefix,
-    /// The score: the time at which it will have leaked away, in milliseconds.
-    tat_ms: u64,
+    /// The score: the time at which it will have leaked away, in microseconds. A neighbourhood
+    /// has none; of one it is the time at which its handshakes will have been paid for.
+    tat_us: u64,
     /// When what `refuse` and `throttle` say ends, in seconds.
     until_s: u32,
     strikes: u8,
@@ -126,8 +129,8 @@ impl Ban {
     }
 
     /// How much is lost with it: nothing for a free or leaked entry.
-    const fn worth(&self, now_ms: u64) -> u64 {
-        self.tat_ms.saturating_sub(now_ms)
+    const fn worth(&self, now_us: u64) -> u64 {
+        self.tat_us.saturating_sub(now_us)
     }
 }
 
@@ -233,23 +236,43 @@ impl<'s> Quarantine<'s> {
         live: u32,
         good: u32,
     ) -> Charge {
-        let period_ms = self.limits.point.as_millis();
+        let period_us = self.limits.point.as_nanos() / 1_000;
         let times = u64::from(good.min(GOOD_MAX)).saturating_add(1);
-        let full = period_ms.saturating_mul(u64::from(self.limits.threshold_points));
+        let full = period_us.saturating_mul(u64::from(self.limits.threshold_points));
         let full = full.saturating_mul(times);
-        let cost = period_ms.saturating_mul(u64::from(offence.points()));
-        let now_ms = now.as_nanos() / 1_000_000;
+        let cost = period_us.saturating_mul(u64::from(offence.points()));
+        let now_us = micros(now);
         let Some(entry) = self.entry(now, prefix) else {
             // The set is full of bans. Nobody loses his: the neighbourhood answers.
             return self.strike_parent(now, prefix, offence, 2, 0);
         };
         entry.reason = offence as u8;
-        entry.tat_ms = entry.tat_ms.max(now_ms).saturating_add(cost);
-        if entry.tat_ms.saturating_sub(now_ms) < full {
+        entry.tat_us = entry.tat_us.max(now_us).saturating_add(cost);
+        if entry.tat_us.saturating_sub(now_us) < full {
             return Charge::Noted;
         }
-        entry.tat_ms = now_ms;
+        entry.tat_us = now_us;
         self.strike(now, prefix, offence, live, None)
+    }
+
+    /// Whether the neighbourhood of an address may begin a handshake more, which is counted if so.
+    #[cfg(feature = "native-sessions")]
+    pub(crate) fn parent_may(&mut self, now: Instant, prefix: Prefix, rate: Rate) -> bool {
+        let parent = prefix.parent();
+        let now_us = micros(now);
+        let set = set_mut(self.parents, &self.secret, parent);
+        let Some(entry) = find_or_evict(set, parent, now_us, seconds(now)) else {
+            // A set full of bans has no place for it; the shard's own bucket is left.
+            return true;
+        };
+        let period_us = rate.period.as_nanos() / 1_000;
+        let full_us = period_us.saturating_mul(u64::from(rate.burst));
+        let tat_us = entry.tat_us.max(now_us).saturating_add(period_us);
+        if tat_us.saturating_sub(now_us) > full_us {
+            return false;
+        }
+        entry.tat_us = tat_us;
+        true
     }
 
     /// Refuses an address for `span`, whatever its score.
@@ -270,9 +293,9 @@ impl<'s> Quarantine<'s> {
 
     /// Another shard struck an address, for `seconds_s`, or only throttled it where that is 0.
     pub(crate) fn adopt(&mut self, now: Instant, key: Prefix, strikes: u8, seconds_s: u32) {
-        let (now_ms, now_s) = (now.as_nanos() / 1_000_000, seconds(now));
+        let (now_us, now_s) = (micros(now), seconds(now));
         let entry = if key.is_parent() {
-            find_or_evict(set_mut(self.parents, &self.secret, key), key, now_ms, now_s)
+            find_or_evict(set_mut(self.parents, &self.secret, key), key, now_us, now_s)
         } else {
             self.entry(now, key)
         };
@@ -297,9 +320,9 @@ impl<'s> Quarantine<'s> {
     }
 
     fn adopt_parent(&mut self, now: Instant, parent: Prefix, strikes: u8, span_s: u32) {
-        let (now_ms, now_s) = (now.as_nanos() / 1_000_000, seconds(now));
+        let (now_us, now_s) = (micros(now), seconds(now));
         let set = set_mut(self.parents, &self.secret, parent);
-        if let Some(entry) = find_or_evict(set, parent, now_ms, now_s) {
+        if let Some(entry) = find_or_evict(set, parent, now_us, now_s) {
             entry.refuse = 1;
             entry.strikes = entry.strikes.max(strikes);
             entry.until_s = entry.until_s.max(now_s.saturating_add(span_s));
@@ -362,9 +385,9 @@ impl<'s> Quarantine<'s> {
         let parent = prefix.parent();
         let now_s = seconds(now);
         let length = if seconds_s == 0 { level(strikes).1 } else { seconds_s };
-        let now_ms = now.as_nanos() / 1_000_000;
+        let now_us = micros(now);
         let set = set_mut(self.parents, &self.secret, parent);
-        let Some(entry) = find_or_evict(set, parent, now_ms, now_s) else {
+        let Some(entry) = find_or_evict(set, parent, now_us, now_s) else {
             return Charge::Withheld;
         };
         entry.reason = offence as u8;
@@ -384,7 +407,7 @@ impl<'s> Quarantine<'s> {
             &mut *self.v6
         };
         let set = set_mut(table, &self.secret, prefix.parent());
-        find_or_evict(set, prefix, now.as_nanos() / 1_000_000, seconds(now))
+        find_or_evict(set, prefix, micros(now), seconds(now))
     }
 
     /// Banned addresses of the same neighbourhood.
@@ -422,6 +445,10 @@ impl<'s> Quarantine<'s> {
     }
 }
 
+fn micros(now: Instant) -> u64 {
+    now.as_nanos() / 1_000
+}
+
 fn seconds(now: Instant) -> u32 {
     u32::try_from(now.as_nanos() / 1_000_000_000).unwrap_or(u32::MAX)
 }
@@ -445,7 +472,7 @@ fn find(set: &[Ban], key: Prefix) -> Option<&Ban> {
     set.iter().find(|ban| ban.key == key)
 }
 
-fn find_or_evict(set: &mut [Ban], key: Prefix, now_ms: u64, now_s: u32) -> Option<&mut Ban> {
+fn find_or_evict(set: &mut [Ban], key: Prefix, now_us: u64, now_s: u32) -> Option<&mut Ban> {
     let place = match set.iter().position(|ban| ban.key == key) {
         Some(place) => place,
         None => {
@@ -454,7 +481,7 @@ fn find_or_evict(set: &mut [Ban], key: Prefix, now_ms: u64, now_s: u32) -> Optio
                 .enumerate()
                 .filter(|(_, ban)| !ban.refuses(now_s) || cfg!(wardline_mutant = "ban_evicted"))
                 .min_by_key(|(_, ban)| {
-                    (!ban.key.is_none(), ban.is_active(now_s), ban.worth(now_ms))
+                    (!ban.key.is_none(), ban.is_active(now_s), ban.worth(now_us))
                 })?;
             if let Some(ban) = set.get_mut(place) {
                 *ban = Ban { key, ..Ban::default() };

@@ -144,12 +144,18 @@ stats! {
     bans_from_shards,
     /// Strikes that another shard was not told, for too many were waiting: the weakest of them.
     bans_untold,
+    /// Full handshakes that began.
+    challenges,
     /// Full handshakes whose signature was checked.
     handshakes,
     /// Handshakes that came to nothing.
     handshakes_refused,
     /// Of those, the ones of an address that had too many under way.
     half_open_refused,
+    /// Handshakes that gave way to others, for all places were taken.
+    half_open_evicted,
+    /// Handshakes for which there was no place, and nobody gave way.
+    half_open_full,
     /// Sessions that went on over a new connection.
     resumes,
     /// Connections whose session a later one took.

@@ -27,9 +27,9 @@ fn dial(relay: &Relay, number: u64, ip: [u8; 4]) -> NativeDial {
     relay.native_dial(number).from(IpAddr::from(ip))
 }
 
-/// Says what is no handshake until the address is refused.
+/// Says what is no handshake until the address is refused, though a session of it may live still.
 fn have_refused(relay: &Relay, ip: [u8; 4]) {
-    for _ in 0..8 {
+    for _ in 0..24 {
         let mut stream = dial(relay, 0, ip).stream().expect("it listens");
         stream.write_all(b"\xF5WDL\x02\x01\x80\x00").expect("it reads");
         let _ = stream.read_to_end(&mut Vec::new());
@@ -69,7 +69,6 @@ fn a_refused_address_takes_who_is_known_and_who_has_a_session() {
             .set("native.authorized_keys", list.to_str().expect("UTF-8"))
             .start();
         let mut agent = dial(&relay, 2, NAT).connect();
-        // Whose session lives speaks for its address.
         agent.abort();
         have_refused(&relay, NAT);
         let quarantined = Turned::Alert(Code::Quarantined);

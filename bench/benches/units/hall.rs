@@ -74,6 +74,7 @@ fn limits() -> Limits {
     limits.native.identity_bytes_per_second = 0;
     limits.native.deliveries_per_second = 0;
     limits.native.handshakes_per_second = 1_000_000;
+    limits.native.handshakes_per_parent_second = 1_000_000;
     limits.native.handshakes_total_per_second = 1_000_000;
     limits.native.ping = Duration::from_secs(100_000);
     limits.native.silence = Duration::from_secs(200_000);

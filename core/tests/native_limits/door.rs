@@ -30,6 +30,17 @@ impl World {
         }
     }
 
+    /// Begins a full handshake; the bits that it is to solve, or the code of an ALERT.
+    fn begin(&mut self, ip: [u8; 4]) -> (ConnId, Result<u8, u16>) {
+        let conn = self.connect(ip);
+        let key = SigningKey::from_seed(&[3; 32]);
+        let (hello, _) = attempt(&key, self.port).hello();
+        self.feed(conn, hello.as_bytes());
+        let had = self.had(conn);
+        let code = u16::from_le_bytes([had[8], had[9]]);
+        (conn, if had[4] == CHALLENGE { Ok(had[12]) } else { Err(code) })
+    }
+
     /// Says what is no handshake, until the address is refused.
     fn have_refused(&mut self, ip: [u8; 4]) {
         for _ in 0..8 {
@@ -150,4 +161,90 @@ fn at_a_door_of_both_dialects_an_address_is_refused_once_it_speaks_lines() {
     let line = world.connect([10, 0, 0, 2]);
     world.feed(line, b"hello\n");
     assert_eq!(world.had(line), []);
+}
+
+#[test]
+fn a_neighbourhood_begins_only_so_many_handshakes() {
+    let native =
+        NativeLimits { handshakes_per_parent_second: 5, puzzle_bits: 1, ..NativeLimits::DEFAULT };
+    let mut world = World::sized(native, 200);
+    let rate = Err(Code::Rate.wire());
+    for host in 0..12 {
+        let begun = world.begin([10, 0, 7, host]).1;
+        assert_eq!(begun, if host < 10 { Ok(1) } else { rate }, "host {host}");
+    }
+    assert_eq!(world.begin([10, 0, 8, 1]).1, Ok(1), "another neighbourhood");
+    assert_eq!(world.begin([127, 0, 0, 1]).1, Ok(1), "an exempt address");
+    world.now = world.now.after(Duration::from_millis(400));
+    let begun: Vec<_> = (20..24).map(|host| world.begin([10, 0, 7, host]).1).collect();
+    assert_eq!(begun, [Ok(1), Ok(1), rate, rate]);
+}
+
+#[test]
+fn exempt_callers_leave_the_handshakes_of_all_to_others() {
+    let native = NativeLimits { handshakes_total_per_second: 10, ..NativeLimits::DEFAULT };
+    let mut world = World::sized(native, 200);
+    for _ in 0..40 {
+        let (conn, begun) = world.begin([127, 0, 0, 1]);
+        assert_eq!(begun, Ok(0));
+        world.closed(conn);
+    }
+    // Of twenty at once the second half is dear.
+    for nth in 0..21 {
+        let begun = world.begin([10, 1, nth, 1]).1;
+        let expected = match nth {
+            0..10 => Ok(0),
+            10..20 => Ok(16),
+            _ => Err(Code::Rate.wire()),
+        };
+        assert_eq!(begun, expected, "handshake {nth}");
+    }
+    world.now = world.now.after(Duration::from_secs(2));
+    assert_eq!(world.begin([10, 2, 0, 1]).1, Ok(0));
+}
+
+#[test]
+fn where_all_places_are_taken_the_oldest_stranger_gives_way() {
+    let mut world = World::sized(NativeLimits::DEFAULT, 200);
+    let places: u8 = 120;
+    let before: Vec<Client> = (0..20).map(|nth| world.join(&agent(nth), 0, NAT)).collect();
+    before.iter().for_each(|before| world.closed(before.conn));
+    let mut strangers = Vec::new();
+    for nth in 0..places {
+        let (conn, begun) = world.begin([10, 1, nth, 1]);
+        assert_eq!(begun, Ok(if nth < places / 2 { 0 } else { 16 }), "stranger {nth}");
+        strangers.push(conn);
+    }
+    // A resume and a stranger, who each take the place of the one that has waited longest.
+    let (_, records) = world.hello_again(&agent(0), &before[0]);
+    assert!(records.is_some());
+    assert_eq!(world.begin([10, 2, 0, 1]).1, Ok(16));
+    for gone in &strangers[..2] {
+        let had = world.had(*gone);
+        let code = u16::from_le_bytes([had[8], had[9]]);
+        assert_eq!((had[4], code), (ALERT, Code::Overloaded.wire()));
+    }
+    assert_eq!(world.had(strangers[2]), []);
+    assert_eq!(world.relay.stats().half_open_evicted.value(), 2);
+    assert_eq!(world.relay.stats().offence_points.value(), 100, "of the joins");
+}
+
+#[test]
+fn places_that_are_all_promised_go_to_who_proves_something() {
+    let native = NativeLimits { half_open_per_prefix: 1_000, ..NativeLimits::DEFAULT };
+    let mut world = World::sized(native, 200);
+    let before = world.join(&agent(0), 0, NAT);
+    let mut first = None;
+    for _ in 0..120 {
+        let (conn, records) = world.hello_again(&agent(0), &before);
+        assert!(records.is_some());
+        first.get_or_insert(conn);
+    }
+    assert_eq!(world.begin([10, 2, 0, 1]).1, Err(Code::Overloaded.wire()));
+    assert_eq!(world.relay.stats().half_open_full.value(), 1);
+    let (conn, records) = world.hello_again(&agent(0), &before);
+    let ping = records.expect("the oldest gives way").ping([1; 8]).expect("a record");
+    assert_eq!(world.had(first.expect("there were some")), [], "and is told nothing");
+    world.feed(conn, &ping);
+    assert_eq!(world.relay.stats().resumes.value(), 1);
 }

@@ -204,7 +204,9 @@ settings! {
         puzzle_bits: u32 = 0, Restart;
         /// Handshakes of one address in a second.
         handshakes_per_second: PerSecond = Rate(20), Restart;
-        /// Handshakes of all in a second.
+        /// The same of one neighbourhood: an IPv4 /24, an IPv6 /48.
+        handshakes_per_parent_second: PerSecond = Rate(200), Restart;
+        /// Handshakes of all in a second, but for those of exempt addresses.
         handshakes_total_per_second: PerSecond = Rate(2_000), Restart;
         /// Connections that have not proved who they are.
         half_open: u32 = 1_024, Restart;

@@ -135,6 +135,7 @@ impl Settings {
             sessions_per_identity: native.sessions_per_identity,
             puzzle_bits: u8::try_from(native.puzzle_bits).unwrap_or(u8::MAX),
             handshakes_per_second: native.handshakes_per_second.0,
+            handshakes_per_parent_second: native.handshakes_per_parent_second.0,
             handshakes_total_per_second: native.handshakes_total_per_second.0,
             half_open_per_prefix: native.half_open_per_prefix,
             ..NativeLimits::DEFAULT
@@ -155,6 +156,7 @@ impl Settings {
             ("native.resume_entries", native.resume_entries, 0),
             ("native.sessions_per_identity", native.sessions_per_identity, 1),
             ("native.handshakes_per_second", native.handshakes_per_second.0, 1),
+            ("native.handshakes_per_parent_second", native.handshakes_per_parent_second.0, 1),
             ("native.handshakes_total_per_second", native.handshakes_total_per_second.0, 1),
             ("native.half_open", native.half_open, 1),
             ("native.half_open_per_prefix", native.half_open_per_prefix, 1),

@@ -47,6 +47,7 @@ resume_entries = 100
 sessions_per_identity = 8
 puzzle_bits = 16
 handshakes_per_second = 5
+handshakes_per_parent_second = 20
 handshakes_total_per_second = 50
 half_open = 64
 half_open_per_prefix = 8

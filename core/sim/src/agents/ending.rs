@@ -265,6 +265,7 @@ impl World<'_, '_> {
             (State::LogFull, stats.log_full),
             (State::DigestShared, stats.digests_shared),
             (State::BridgedLeftOut, stats.bridged_left_out),
+            (State::HalfEvicted, stats.half_open_evicted),
         ] {
             states.hits(state, counter.value());
         }

@@ -47,9 +47,15 @@ impl World<'_, '_> {
             let refused = matches!(relay.verdict(now, ip), Verdict::Refused(_));
             relay.handle_input(now, id, &bytes);
             conn.flapped |= relay.stats().flapping != before.flapping;
+            let after = *relay.stats();
             if refused {
-                let after = *relay.stats();
                 side.heard_refused(index, &before, &after);
+            }
+            if after.challenges != before.challenges {
+                side.challenged();
+            }
+            if after.half_open_full != before.half_open_full {
+                side.no_place();
             }
             let conn = &side.conns[index];
             if relay.stats().link_full != before.link_full {

@@ -236,7 +236,8 @@ impl Side<'_> {
         let back = link.epoch_ms < agent.epoch_ms || agent.wild;
         let due = match code {
             Code::Rate => {
-                limits.handshakes_per_second < 100 || limits.handshakes_total_per_second < 100
+                let least = limits.handshakes_per_second.min(limits.handshakes_total_per_second);
+                self.plan.strict && least.min(limits.handshakes_per_parent_second) < 100
             }
             Code::Refused if back => {
                 self.states.hit(State::EpochBack);

@@ -192,6 +192,7 @@ fn native(rng: &mut Rng<'_>) -> NativeLimits {
         puzzle_bits: rng.pick(&[0, 0, 3]),
         puzzle_bits_loaded: rng.pick(&[0, 6]),
         handshakes_per_second: rng.pick(&[2, 1_000]),
+        handshakes_per_parent_second: rng.pick(&[2, 1_000]),
         handshakes_total_per_second: rng.pick(&[20, 1_000]),
         half_open_per_prefix: rng.pick(&[1, 4, 32]),
         first_byte: ms(rng.pick(&[300, 2_000])),

@@ -57,6 +57,8 @@ pub(crate) struct Side<'b> {
     pub(crate) refused: Option<Refusal>,
     /// Agents for which there is no room.
     pub(crate) out: std::collections::BTreeSet<usize>,
+    /// When CHALLENGEs were sent in the last second.
+    pub(crate) challenges: std::collections::VecDeque<u64>,
     /// HELLOs that were said, to be played back.
     pub(crate) hellos: Vec<Vec<u8>>,
 }
@@ -202,6 +204,32 @@ impl Side<'_> {
         let who = self.agents[link.agent].identity;
         let wild = self.agents.iter().any(|agent| agent.identity == who && agent.wild);
         self.plan.strict && (wild || (link.challenged && !self.rights.enrolled(&who)))
+    }
+
+    /// A full handshake began. All addresses are of one neighbourhood.
+    pub(crate) fn challenged(&mut self) {
+        let now_ns = self.now_ns;
+        self.challenges.push_back(now_ns);
+        while self.challenges.front().is_some_and(|then| then + 1_000_000_000 <= now_ns) {
+            self.challenges.pop_front();
+        }
+        let native = &self.plan.limits.native;
+        let rate = native.handshakes_per_parent_second.min(native.handshakes_total_per_second);
+        let most = rate as usize * 3 + 1;
+        let began = self.challenges.len();
+        assert!(!self.plan.strict || began <= most, "{began} handshakes in a second of {rate}");
+    }
+
+    /// There was no place for a handshake: all were promised to who had proved something.
+    pub(crate) fn no_place(&self) {
+        let may_wait = |index: &&usize| {
+            let back = |link: &Link| link.resume.is_some() && !link.live;
+            self.conns[**index].owner == Owner::Noise
+                || self.links[**index].as_ref().is_some_and(|link| back(link))
+        };
+        let waits = self.live.iter().filter(may_wait).count();
+        let all = self.plan.half_open;
+        assert!(waits >= all, "{waits} wait for a session, and no place of {all} was had");
     }
 
     /// What the relay made of somebody from an address that was refused before.

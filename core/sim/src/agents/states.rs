@@ -173,6 +173,8 @@ states! {
     KnownRefused,
     /// a session went on from an address that was refused
     ResumedRefused,
+    /// a handshake gave way to another
+    HalfEvicted,
     /// an identity had too many sessions
     TooManySessions,
 }

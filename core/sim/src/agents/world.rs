@@ -159,6 +159,7 @@ impl<'s, 'b> World<'s, 'b> {
             out: Default::default(),
             refused: None,
             heard: Default::default(),
+            challenges: Default::default(),
             hellos: Vec::new(),
         };
         let (gather, waits) = (Gather::new(), vec![None; relays.len()]);

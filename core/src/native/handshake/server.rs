@@ -59,6 +59,15 @@ impl Answer {
         Self::No(Ended { code, retry_ms: 0 })
     }
 
+    /// What is asked next, where this is yes.
+    #[must_use]
+    pub fn and_then(self, next: impl FnOnce() -> Self) -> Self {
+        match self {
+            Self::Yes => next(),
+            Self::No(_) => self,
+        }
+    }
+
     pub(super) const fn ask(self) -> Result<(), Ended> {
         match self {
             Self::Yes => Ok(()),
@@ -111,7 +120,7 @@ pub struct Greeted {
 }
 
 impl Greeted {
-    /// The bucket and the quarantine of its address.
+    /// Whether its address may try at all, whatever it proves.
     ///
     /// # Errors
     /// The caller's no.
@@ -160,7 +169,7 @@ pub struct Unproven {
 }
 
 impl Unproven {
-    /// The CPU budget, for a key agreement and for what follows it.
+    /// What its address may begin, and the CPU budget for a key agreement and what follows it.
     ///
     /// # Errors
     /// The caller's no.
@@ -287,7 +296,8 @@ impl Claimed {
         self.auth.client_id()
     }
 
-    /// The CPU budget, for the key agreement and a signature each way.
+    /// The quarantine of its address, and the CPU budget for the key agreement and a signature each
+    /// way.
     ///
     /// # Errors
     /// The caller's no.

@@ -64,11 +64,25 @@ impl<P: Pool> Relay<'_, P> {
             }
             cursors = cursors.saturating_add(count);
         }
-        if cursors != self.natives.subs || halves != self.natives.halves.used() {
+        let halves_used = self.natives.halves.used();
+        if cursors != self.natives.subs || halves != halves_used || self.in_rows() != halves_used {
             invariant_failed("native tables are miscounted");
         }
         self.check_entries();
         (cursors, listed)
+    }
+
+    /// Handshakes that stand in a row.
+    fn in_rows(&self) -> u32 {
+        let mut listed = 0_u32;
+        for row in [self.natives.rows.challenged, self.natives.rows.resumed] {
+            let mut next = row.first;
+            while let Some(half) = next.some() {
+                listed = listed.saturating_add(1);
+                next = self.natives.halves.at(half).younger;
+            }
+        }
+        listed
     }
 
     fn check_entries(&self) {

@@ -1,7 +1,7 @@
 //! The handshake of a connection, from its first byte to its session. PROTOCOL.md 2.2.5.
 
 use super::entries::Found;
-use super::slots::{HalfOpen, Stage};
+use super::slots::Stage;
 use crate::access::Right;
 use crate::event::Reason;
 use crate::fault::{PeerFault, Refusal};
@@ -11,6 +11,7 @@ use crate::native::handshake::server::{
 };
 use crate::native::handshake::{Alert, Granted, MAGIC, handle_of};
 use crate::native::{Code, Ephemeral, Identity, Next};
+use crate::prefix::{Prefix, PrefixSlot};
 use crate::quarantine::{Offence, Verdict};
 use crate::rate::Rate;
 use crate::relay::Relay;
@@ -24,7 +25,7 @@ pub(in crate::relay) fn is_hello(bytes: &[u8]) -> bool {
 }
 
 /// When who asked too often may ask again.
-const RETRY_MS: u32 = 1_000;
+pub(super) const RETRY_MS: u32 = 1_000;
 /// Fullness of memory from which a puzzle is asked, in percent.
 const FULL_PUZZLE: u32 = 85;
 
@@ -183,26 +184,6 @@ impl<P: Pool> Relay<'_, P> {
         Ok(Step::Took(HELLO_BYTES))
     }
 
-    /// A handshake of the address more that is under way. Who proves that it has a session is not
-    /// held up by others of its address, while there is room for all.
-    fn take_half(&mut self, slot: Ref, proved: bool) -> Result<Ref, Ended> {
-        let session = self.sessions.at(slot);
-        let under_way = self.prefixes.at(session.prefix).half_open;
-        let most = self.limits.native.half_open_per_prefix;
-        let halves = &self.natives.halves;
-        let plenty = proved && halves.used() < halves.capacity() / 2;
-        if under_way >= most && !plenty && !session.flags.has(Flags::EXEMPT) {
-            self.stats.half_open_refused.bump();
-            return Err(Ended { code: Code::TooManyConnections, retry_ms: RETRY_MS });
-        }
-        let half = self.natives.halves.take().ok_or(Ended::from(Code::Overloaded))?;
-        let prefix = self.prefixes.at_mut(session.prefix);
-        prefix.half_open = prefix.half_open.saturating_add(1);
-        self.natives.conn_mut(slot).half = half;
-        self.natives.halves.at_mut(half).conn = slot;
-        Ok(half)
-    }
-
     /// RESUMED to who proves that it has a session's secret, wherever it comes from, else
     /// CHALLENGE.
     fn answer(&mut self, slot: Ref, admitted: Admitted) -> Result<(), Ended> {
@@ -222,13 +203,14 @@ impl<P: Pool> Relay<'_, P> {
                 } else {
                     Answer::Yes
                 };
-                let half = self.take_half(slot, true)?;
+                let answer = answer.and_then(|| self.room_for(slot, true));
                 if cfg!(wardline_mutant = "resume_is_a_connect") {
                     self.begin_anew(slot);
                 }
                 let n_s = self.draw_nonce();
                 let (handle, granted) = (self.handle_of_entry(entry), self.granted());
                 let (resumed, waiting) = proven.answer(answer, handle, &n_s, granted, self.now)?;
+                let half = self.take_half(slot, true)?;
                 let item = self.natives.halves.at_mut(half);
                 item.resume = waiting.park();
                 item.entry = entry;
@@ -245,10 +227,13 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     fn challenge(&mut self, slot: Ref, unproven: Unproven) -> Result<(), Ended> {
+        let room = self.room_for(slot, false);
+        let answer = room.and_then(|| {
+            self.begin_anew(slot);
+            self.handshake_budget(slot)
+        });
+        let budgeted = unproven.budget(answer)?;
         let half = self.take_half(slot, false)?;
-        self.begin_anew(slot);
-        let budget = self.handshake_budget(slot);
-        let budgeted = unproven.budget(budget)?;
         let key = budgeted.key_wanted(&self.natives.identities);
         let Some(identity) = self.natives.identities.get(key).copied() else {
             return Err(Code::Internal.into());
@@ -262,6 +247,7 @@ impl<P: Pool> Relay<'_, P> {
         item.auth = wait.park();
         item.key = u8::try_from(key).unwrap_or(0);
         self.natives.conn_mut(slot).set_stage(Stage::Auth);
+        self.stats.challenges.bump();
         self.say(slot, challenge.as_bytes());
         Ok(())
     }
@@ -299,38 +285,57 @@ impl<P: Pool> Relay<'_, P> {
         Answer::No(Ended { code: Code::Quarantined, retry_ms })
     }
 
-    /// Whether the address, and the shard, may begin a handshake now.
+    /// Whether the address, its neighbourhood, and the shard may begin a handshake now.
     fn handshake_budget(&mut self, slot: Ref) -> Answer {
-        let now = self.now;
-        let limits = self.limits.native;
         let session = self.sessions.at(slot);
-        let twice = |units: u32| Rate { burst: units.saturating_mul(2), ..Rate::per_second(units) };
-        let exempt = session.flags.has(Flags::EXEMPT);
-        let mine = self.prefixes.at(session.prefix).handshakes;
-        let mine = mine.after(twice(limits.handshakes_per_second), now, 1);
-        let all = twice(limits.handshakes_total_per_second);
-        let (Some(mine), Some(all)) = (
-            mine.or_else(|| exempt.then_some(Default::default())),
-            self.natives.handshakes.after(all, now, 1),
-        ) else {
-            return Answer::No(Ended { code: Code::Rate, retry_ms: RETRY_MS });
-        };
-        let prefix = self.sessions.at(slot).prefix;
-        if !exempt {
-            self.prefixes.at_mut(prefix).handshakes = mine;
+        if session.flags.has(Flags::EXEMPT) {
+            return Answer::Yes;
         }
-        self.natives.handshakes = all;
-        Answer::Yes
+        let (now, limits) = (self.now, self.limits.native);
+        let at = session.prefix;
+        let PrefixSlot { key, handshakes, .. } = *self.prefixes.at(at);
+        let mine = handshakes.after(twice(limits.handshakes_per_second), now, 1);
+        let all = self.all_handshakes();
+        let all = self.natives.handshakes.after(all, now, 1);
+        if let (Some(mine), Some(all)) = (mine, all)
+            // Asked last, for it counts at once.
+            && self.parent_may(key)
+        {
+            self.prefixes.at_mut(at).handshakes = mine;
+            self.natives.handshakes = all;
+            return Answer::Yes;
+        }
+        Answer::No(Ended { code: Code::Rate, retry_ms: RETRY_MS })
     }
 
+    fn parent_may(&mut self, key: Prefix) -> bool {
+        let rate = twice(self.limits.native.handshakes_per_parent_second);
+        self.quarantine.parent_may(self.now, key, rate) || cfg!(wardline_mutant = "parent_may_all")
+    }
+
+    const fn all_handshakes(&self) -> Rate {
+        twice(self.limits.native.handshakes_total_per_second)
+    }
+
+    /// What a stranger is to solve. Who is exempt has to only where memory is short.
     fn puzzle_bits(&self, slot: Ref) -> u8 {
         let limits = &self.limits.native;
-        let struck = self.sessions.at(slot).throttled_until > self.now;
-        if struck || self.memory.fullness() >= FULL_PUZZLE {
+        let session = self.sessions.at(slot);
+        let struck = session.throttled_until > self.now;
+        let besieged = self.is_besieged() && !session.flags.has(Flags::EXEMPT);
+        if struck || besieged || self.memory.fullness() >= FULL_PUZZLE {
             limits.puzzle_bits_loaded.max(limits.puzzle_bits)
         } else {
             limits.puzzle_bits
         }
+    }
+
+    /// Whether strangers took more than half of what there is for handshakes: time, or places.
+    fn is_besieged(&self) -> bool {
+        let all = self.all_handshakes();
+        let halves = &self.natives.halves;
+        let left = self.natives.handshakes.left(all, self.now);
+        left < all.burst / 2 || halves.used() > halves.capacity() / 2
     }
 
     fn auth<'b>(&mut self, slot: Ref, bytes: &'b [u8]) -> Result<Step<'b>, Ended> {
@@ -451,22 +456,6 @@ impl<P: Pool> Relay<'_, P> {
         drawn.first_chunk().copied().unwrap_or_default()
     }
 
-    /// Gives back what a handshake kept.
-    pub(super) fn drop_half(&mut self, slot: Ref) {
-        let half = core::mem::take(&mut self.natives.conn_mut(slot).half);
-        if half.is_none() {
-            return;
-        }
-        let HalfOpen { entry, rival, .. } = *self.natives.halves.at(half);
-        if entry.is_some() {
-            self.unlink_rival(entry, half, rival);
-        }
-        let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
-        prefix.half_open = prefix.half_open.saturating_sub(1);
-        self.natives.halves.at_mut(half).wipe();
-        self.natives.halves.give(half);
-    }
-
     /// When a handshake that is under way must be over.
     pub(super) fn handshake_ends(&self, slot: Ref) -> crate::time::Instant {
         let conn = self.natives.conn(slot);
@@ -482,6 +471,11 @@ impl<P: Pool> Relay<'_, P> {
         };
         conn.born_at.after(span.max(Duration::from_millis(1)))
     }
+}
+
+/// So many a second, and two seconds' worth at once.
+const fn twice(units: u32) -> Rate {
+    Rate { burst: units.saturating_mul(2), ..Rate::per_second(units) }
 }
 
 /// Sizes on the wire.

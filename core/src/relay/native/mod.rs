@@ -21,6 +21,7 @@ mod entries;
 mod far;
 mod frames_log;
 mod greet;
+mod halves;
 mod intake;
 mod last_words;
 mod ordinary;
@@ -100,6 +101,7 @@ pub(super) struct Natives<'s> {
     pub(super) entries: Slab<'s, Entry>,
     pub(super) entry_buckets: &'s mut [EntryBucket],
     pub(super) halves: Slab<'s, HalfOpen>,
+    rows: halves::Rows,
     pub(super) name_buckets: &'s mut [NameBucket],
     pub(super) digests: &'s mut [Digest],
     pub(super) scratch: &'s mut [u8],
@@ -153,6 +155,7 @@ impl<'s> Natives<'s> {
             entries: Slab::new(&mut []),
             entry_buckets: &mut [],
             halves: Slab::new(&mut []),
+            rows: halves::Rows::default(),
             name_buckets: &mut [],
             digests: &mut [],
             scratch: &mut [],

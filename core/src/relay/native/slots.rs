@@ -132,6 +132,11 @@ pub struct HalfOpen {
     pub(super) entry: Ref,
     pub(super) rival: Ref,
     pub(super) conn: Ref,
+    /// Its row.
+    pub(super) older: Ref,
+    pub(super) younger: Ref,
+    /// It was resumed, not challenged.
+    pub(super) proved: u8,
     /// Which of the relay's keys CHALLENGE named.
     pub(super) key: u8,
 }
