@@ -159,7 +159,8 @@ pub struct QuarantineLimits {
     pub cooldown: Duration,
     /// New connections per minute from one prefix before it counts as flapping. Default 15.
     pub connects_per_minute: u32,
-    /// Connections from one prefix once 70 % of the slots are taken. Default 256.
+    /// Connections from one prefix: for native clients that begin anew at any time, for clients of
+    /// lines once 70 % of the slots are taken. Default 256.
     pub connections_per_prefix: u32,
 }
 

@@ -105,16 +105,25 @@ impl World {
     }
 
     fn sized(native: NativeLimits, connections: u32) -> Self {
-        let sessions = connections as usize + 40;
-        let limits =
-            Limits { connections, topics: 4, blocks: 512, segments: 16, native, ..Limits::DEFAULT };
+        Self::of(Limits {
+            connections,
+            topics: 4,
+            blocks: 512,
+            segments: 16,
+            native,
+            ..Limits::DEFAULT
+        })
+    }
+
+    fn of(limits: Limits) -> Self {
+        let sessions = limits.connections as usize + 40;
         let slots = Slots {
             sessions: lent(sessions),
             cursors: lent(sessions * 2),
             prefixes: lent(sessions + 10),
             prefix_buckets: lent(16),
             topics: lent(4),
-            links: lent(528),
+            links: lent((limits.blocks + limits.segments) as usize),
             bans_v4: lent(64),
             bans_v6: lent(8),
             bans_parents: lent(8),

@@ -30,14 +30,20 @@ impl<P: Pool> Relay<'_, P> {
         let admitted = self.admit(remote);
         match admitted {
             Ok(_) => self.stats.accepted.bump(),
-            Err(Refusal::Quarantined(_)) => self.stats.refused_quarantined.bump(),
-            Err(Refusal::TooManyConnections) => self.stats.refused_full.bump(),
-            Err(Refusal::TooManyFromAddress) => self.stats.refused_per_address.bump(),
-            Err(Refusal::Overloaded | Refusal::ShuttingDown | Refusal::NoListener) => {
+            Err(refusal) => self.count_refusal(refusal),
+        }
+        admitted
+    }
+
+    pub(super) fn count_refusal(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Quarantined(_) => self.stats.refused_quarantined.bump(),
+            Refusal::TooManyConnections => self.stats.refused_full.bump(),
+            Refusal::TooManyFromAddress => self.stats.refused_per_address.bump(),
+            Refusal::Overloaded | Refusal::ShuttingDown | Refusal::NoListener => {
                 self.stats.refused_other.bump();
             }
         }
-        admitted
     }
 
     /// What the quarantine says of an address now, for who asks; it costs the address nothing.
@@ -69,6 +75,10 @@ impl<P: Pool> Relay<'_, P> {
             return Err(Refusal::Overloaded);
         }
         let prefix = self.prefixes.find_or_make(Prefix::of(ip));
+        if !exempt {
+            let conns = self.prefixes.at(prefix).conns;
+            self.has_room(prefix, conns, native)?;
+        }
         self.make_way(prefix)?;
         let slot = self.sessions.take().ok_or(Refusal::TooManyConnections)?;
         let session = self.sessions.at_mut(slot);
@@ -145,17 +155,24 @@ impl<P: Pool> Relay<'_, P> {
         self.quarantine.verdict(self.now, prefix)
     }
 
+    /// Whether an address that has `others` connections may have one more. A native one that is too
+    /// many may yet be a session that comes back, in place of a connection of before: only who
+    /// begins anew is one too many ([`Relay::room_for`]), and few are waited for.
+    pub(super) fn has_room(&self, prefix: Ref, others: u32, native: bool) -> Result<(), Refusal> {
+        let most = self.limits.quarantine.connections_per_prefix;
+        let full = if native {
+            self.prefixes.at(prefix).strangers >= self.limits.native.half_open_per_prefix
+        } else {
+            self.connections() >= (self.limits.connections / 10).saturating_mul(7)
+        };
+        if full && others >= most { Err(Refusal::TooManyFromAddress) } else { Ok(()) }
+    }
+
     /// Sees to a free slot. When connections are full, the youngest of the prefix that holds most
     /// gives way, unless the newcomer's own holds as many.
     fn make_way(&mut self, prefix: Ref) -> Result<(), Refusal> {
         let used = self.connections();
         let mine = self.prefixes.at(prefix).conns;
-        let filling = used >= (self.limits.connections / 10).saturating_mul(7);
-        let exempt = self.prefixes.at(prefix).youngest;
-        let exempt = exempt.is_some() && self.sessions.at(exempt).flags.has(Flags::EXEMPT);
-        if filling && !exempt && mine >= self.limits.quarantine.connections_per_prefix {
-            return Err(Refusal::TooManyFromAddress);
-        }
         if used < self.limits.connections {
             return Ok(());
         }

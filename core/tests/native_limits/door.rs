@@ -1,6 +1,6 @@
 //! Who is let in: addresses that many share, addresses that were struck, and floods.
 
-use wardline_core::{NativeLimits, Refusal};
+use wardline_core::{NativeLimits, QuarantineLimits, Refusal};
 
 use super::*;
 
@@ -247,4 +247,42 @@ fn places_that_are_all_promised_go_to_who_proves_something() {
     assert_eq!(world.had(first.expect("there were some")), [], "and is told nothing");
     world.feed(conn, &ping);
     assert_eq!(world.relay.stats().resumes.value(), 1);
+}
+
+#[test]
+fn an_address_has_so_many_native_connections_however_many_slots_are_free() {
+    let quarantine = QuarantineLimits { connects_per_minute: 1_000, ..Limits::DEFAULT.quarantine };
+    let mut world = World::of(Limits {
+        connections: 600,
+        topics: 4,
+        blocks: 1_024,
+        segments: 16,
+        quarantine,
+        ..Limits::DEFAULT
+    });
+    let key = |nth: usize| SigningKey::from_seed(&[100 + (nth % 64) as u8; 32]);
+    let mut clients = Vec::new();
+    for nth in 0..256 {
+        clients.push(world.join(&key(nth), nth as u32 / 64, NAT));
+        world.now = world.now.after(Duration::from_millis(50));
+    }
+    assert_eq!(world.begin(NAT).1, Err(Code::TooManyConnections.wire()));
+    assert_eq!(world.relay.stats().refused_per_address.value(), 1);
+    assert_eq!(world.begin([10, 0, 0, 2]).1, Ok(0), "another address");
+    // Those whose link was lost without a word come back in place of what they had.
+    for (nth, before) in clients.iter().enumerate() {
+        let (conn, records) = world.hello_again(&key(nth), before);
+        let records = records.unwrap_or_else(|| panic!("client {nth} was not resumed"));
+        let ping = { records }.ping([1; 8]).expect("a record");
+        world.feed(conn, &ping);
+        world.closed(before.conn);
+    }
+    assert_eq!(world.relay.stats().resumes.value(), 256);
+    for _ in 0..32 {
+        world.connect(NAT);
+    }
+    assert!(matches!(world.try_connect(NAT), Err(Refusal::TooManyFromAddress)));
+    // Clients of lines are not counted so before the slots fill.
+    world.door = world.relay.listen("main").expect("a topic");
+    world.connect(NAT);
 }

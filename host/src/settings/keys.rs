@@ -256,7 +256,7 @@ settings! {
         cooldown: Span = Span(LIMITS.quarantine.cooldown), Restart;
         /// New connections of one address in a minute; more of them are points.
         connects_per_minute: PerMinute = Rate(LIMITS.quarantine.connects_per_minute), Restart;
-        /// Connections of one address once 70 % of all are taken.
+        /// Connections of one address; of lines, once 70 % of all are taken.
         connections_per_prefix: u32 = LIMITS.quarantine.connections_per_prefix, Restart;
         /// IPv4 addresses that are remembered.
         entries_v4: u32 = 16_384, Restart;

@@ -84,9 +84,7 @@ impl<P: Pool> Relay<'_, P> {
         let session = self.sessions.at_mut(slot);
         session.flags.clear(Flags::UNDECIDED);
         session.flags.clear(Flags::NATIVE);
-        let exempt = session.flags.has(Flags::EXEMPT);
-        let ip = session.remote().ip();
-        match if exempt { Ok(Duration::ZERO) } else { self.inspect(ip) } {
+        match self.look_at_line(slot) {
             Ok(throttled) => {
                 self.sessions.at_mut(slot).throttled_until = self.now.after(throttled);
                 self.sit_down(slot, topic);
@@ -96,16 +94,32 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
+    /// What the door asks of a client of lines; for how long it is throttled.
+    fn look_at_line(&mut self, slot: Ref) -> Result<Duration, Refusal> {
+        let session = self.sessions.at(slot);
+        if session.flags.has(Flags::EXEMPT) {
+            return Ok(Duration::ZERO);
+        }
+        let (prefix, ip) = (session.prefix, session.remote().ip());
+        let others = self.prefixes.at(prefix).conns.saturating_sub(1);
+        self.has_room(prefix, others, false)?;
+        self.inspect(ip)
+    }
+
     /// A client of lines is told in its own way that its address is refused.
     fn refuse_line(&mut self, slot: Ref, refusal: Refusal) {
-        self.stats.refused_quarantined.bump();
+        self.count_refusal(refusal);
         let mut output = self.sessions.at(slot).output;
         let warning = refusal.warning().as_bytes();
         if output.push(&mut self.memory, Purpose::Output, warning).is_err() {
             self.stats.warnings_dropped.bump();
         }
         self.sessions.at_mut(slot).output = output;
-        let reason = Reason::Fault(PeerFault::Native(Code::Quarantined));
+        let code = match refusal {
+            Refusal::Quarantined(_) => Code::Quarantined,
+            _ => Code::TooManyConnections,
+        };
+        let reason = Reason::Fault(PeerFault::Native(code));
         self.leave(slot, reason, Farewell::None, false);
     }
 

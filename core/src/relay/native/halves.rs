@@ -11,6 +11,7 @@ use crate::fault::PeerFault;
 use crate::id::Ref;
 use crate::native::Code;
 use crate::native::handshake::server::{Answer, Ended};
+use crate::prefix::PrefixSlot;
 use crate::relay::Relay;
 use crate::session::Flags;
 use crate::storage::Pool;
@@ -23,18 +24,25 @@ pub(super) struct Row {
 }
 
 impl<P: Pool> Relay<'_, P> {
-    /// Whether the address may have one more handshake under way. Who proves that it has a session
+    /// Whether the address may have one more handshake under way, and one more session. Who proves that it has a session
     /// is not held up by others of its address while there is room for all.
     pub(super) fn room_for(&mut self, slot: Ref, proved: bool) -> Answer {
         let session = self.sessions.at(slot);
-        let under_way = self.prefixes.at(session.prefix).half_open;
-        let most = self.limits.native.half_open_per_prefix;
+        let PrefixSlot { conns, half_open, .. } = *self.prefixes.at(session.prefix);
         let halves = &self.natives.halves;
         let plenty = proved && halves.used() < halves.capacity() / 2;
-        if under_way < most || plenty || session.flags.has(Flags::EXEMPT) {
+        let free = plenty || half_open < self.limits.native.half_open_per_prefix;
+        // Itself among them. Who has a session already comes in place of a connection of before.
+        let many = !proved && conns > self.limits.quarantine.connections_per_prefix;
+        if (free && !many) || session.flags.has(Flags::EXEMPT) {
             return Answer::Yes;
         }
-        self.stats.half_open_refused.bump();
+        let counter = if many {
+            &mut self.stats.refused_per_address
+        } else {
+            &mut self.stats.half_open_refused
+        };
+        counter.bump();
         Answer::No(Ended { code: Code::TooManyConnections, retry_ms: RETRY_MS })
     }
 
