@@ -7,6 +7,7 @@ use crate::cursor::{self, Cursor};
 use crate::event::{Event, Reason};
 use crate::fault::{PeerFault, Refusal, invariant_failed};
 use crate::id::{ConnId, Dialects, Ref, TopicId};
+use crate::limits::RESERVE;
 use crate::prefix::Prefix;
 use crate::quarantine::{Charge, Offence, THROTTLE, Verdict};
 use crate::rate::Rate;
@@ -14,7 +15,7 @@ use crate::session::{Flags, Pending, Phase};
 use crate::storage::{Pool, Purpose};
 use crate::time::{Duration, Instant};
 
-/// Connections that are ending and are passed over to find one that gives way.
+/// Connections of an address that are looked at to find one that gives way.
 const VICTIM_STEPS: u32 = 64;
 /// Fullness from which no strangers are taken and every allowance is halved, in percent.
 pub(super) const FULL_STRANGERS: u32 = 70;
@@ -168,8 +169,8 @@ impl<P: Pool> Relay<'_, P> {
         if full && others >= most { Err(Refusal::TooManyFromAddress) } else { Ok(()) }
     }
 
-    /// Sees to a free slot. When connections are full, the youngest of the prefix that holds most
-    /// gives way, unless the newcomer's own holds as many.
+    /// Sees to a free slot. When connections are full, one of the prefix that holds most gives way,
+    /// unless the newcomer's own holds as many.
     fn make_way(&mut self, prefix: Ref) -> Result<(), Refusal> {
         let used = self.connections();
         let mine = self.prefixes.at(prefix).conns;
@@ -184,19 +185,37 @@ impl<P: Pool> Relay<'_, P> {
         if heavy.conns <= mine.saturating_add(1) || none {
             return Err(Refusal::TooManyConnections);
         }
-        let mut victim = heavy.youngest;
-        for _ in 0..VICTIM_STEPS {
-            if victim.is_none() || self.sessions.at(victim).is_open() {
-                break;
-            }
-            victim = self.sessions.at(victim).older;
-        }
-        if victim.is_none() || !self.sessions.at(victim).is_open() {
-            return Err(Refusal::TooManyConnections);
-        }
+        let victim = self.victim(heavy.youngest).ok_or(Refusal::TooManyConnections)?;
         self.stats.evicted_for_newcomer.bump();
-        self.close(victim, Reason::Fault(PeerFault::Evicted));
+        let spare = self.sessions.capacity().saturating_sub(self.sessions.used());
+        // While it is told, it has its slot still.
+        if self.sessions.at(victim).flags.has(Flags::NATIVE) && spare > RESERVE / 2 {
+            self.give_way(victim);
+        } else {
+            self.close(victim, Reason::Fault(PeerFault::Evicted));
+        }
         Ok(())
+    }
+
+    /// Who gives way of an address: the youngest that has proved nothing, else the youngest that
+    /// the operator does not know.
+    fn victim(&self, youngest: Ref) -> Option<Ref> {
+        let (mut next, mut proved) = (youngest, None);
+        for _ in 0..VICTIM_STEPS {
+            let Some(slot) = next.some() else { break };
+            let session = self.sessions.at(slot);
+            next = session.older;
+            if !session.is_open() {
+                continue;
+            }
+            if !session.flags.has(Flags::NATIVE) || !self.has_session(slot) {
+                return Some(slot);
+            }
+            if proved.is_none() && !self.is_known(slot) {
+                proved = Some(slot);
+            }
+        }
+        proved
     }
 
     fn enlist(&mut self, slot: Ref, prefix: Ref) {

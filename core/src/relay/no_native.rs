@@ -105,6 +105,14 @@ impl<P: Pool> Relay<'_, P> {
         nobody()
     }
 
+    pub(super) fn is_known(&self, _: Ref) -> bool {
+        nobody()
+    }
+
+    pub(super) fn give_way(&mut self, _: Ref) {
+        nobody()
+    }
+
     pub(super) fn is_doomed(&self, _: Ref) -> bool {
         nobody()
     }

@@ -286,3 +286,42 @@ fn an_address_has_so_many_native_connections_however_many_slots_are_free() {
     world.door = world.relay.listen("main").expect("a topic");
     world.connect(NAT);
 }
+
+#[test]
+fn who_has_proved_nothing_gives_way_first_and_who_is_known_never() {
+    let mut world = World::sized(NativeLimits::DEFAULT, 4);
+    let (known, other) = (SigningKey::from_seed(&ENROLLED), SigningKey::from_seed(&STRANGER));
+    let mut live = vec![world.join(&known, 0, NAT), world.join(&other, 0, NAT)];
+    let (stranger, begun) = world.begin(NAT);
+    assert_eq!(begun, Ok(0));
+    live.push(world.join(&known, 1, NAT));
+    let code = Code::TooManyConnections.wire();
+    world.connect([10, 0, 0, 2]);
+    world.turn();
+    let had = world.had(stranger);
+    assert_eq!((had[4], u16::from_le_bytes([had[8], had[9]])), (ALERT, code));
+    world.closed(stranger);
+    world.connect([10, 0, 0, 3]);
+    world.turn();
+    assert_eq!(world.told(&mut live[1]), [Told::Close(code, 1_000)]);
+    world.closed(live[1].conn);
+    assert_eq!(world.try_connect([10, 0, 0, 4]), Err(Refusal::TooManyConnections));
+    for nth in [0, 2] {
+        assert_eq!(world.told(&mut live[nth]), []);
+    }
+    assert_eq!(world.relay.stats().evicted_for_newcomer.value(), 2);
+}
+
+#[test]
+fn a_client_of_lines_gives_way_before_a_session() {
+    let mut world = World::sized(NativeLimits::DEFAULT, 3);
+    let native = world.door;
+    world.door = world.relay.listen("main").expect("a topic");
+    let line = world.connect(NAT);
+    world.door = native;
+    let mut live = [0, 1].map(|device| world.join(&SigningKey::from_seed(&STRANGER), device, NAT));
+    world.connect([10, 0, 0, 2]);
+    world.turn();
+    assert_eq!(world.relay.remote(line), None, "it is gone");
+    assert!(live.iter_mut().all(|client| world.told(client).is_empty()));
+}

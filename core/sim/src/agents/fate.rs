@@ -183,6 +183,7 @@ impl Side<'_> {
             let due = match code {
                 Code::Normal => link.closing,
                 Code::GoingAway | Code::Idle | Code::Superseded | Code::Overloaded => true,
+                Code::TooManyConnections => self.evicted,
                 Code::SlowReader => self.conns[index].slow,
                 // What it may was taken from it meanwhile.
                 Code::Refused => {

@@ -256,7 +256,7 @@ impl Side<'_> {
                 self.now_ns - self.conns[index].opened_ns >= least.as_nanos()
             }
             Code::Quarantined => self.may_be_refused(link),
-            Code::TooManyConnections => self.plan.strict,
+            Code::TooManyConnections => self.plan.strict || self.evicted,
             Code::WrongDialect => {
                 self.now_ns - self.conns[index].opened_ns >= limits.decide.as_nanos()
             }

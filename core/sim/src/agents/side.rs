@@ -57,6 +57,8 @@ pub(crate) struct Side<'b> {
     pub(crate) refused: Option<Refusal>,
     /// Agents for which there is no room.
     pub(crate) out: std::collections::BTreeSet<usize>,
+    /// Somebody gave way to a newcomer.
+    pub(crate) evicted: bool,
     /// When CHALLENGEs were sent in the last second.
     pub(crate) challenges: std::collections::VecDeque<u64>,
     /// HELLOs that were said, to be played back.
@@ -158,6 +160,7 @@ impl Side<'_> {
                 Code::Rate | Code::TooManySessions | Code::Overloaded | Code::PuzzleRequired => {
                     self.is_new(index)
                 }
+                Code::TooManyConnections if self.evicted => true,
                 Code::Quarantined | Code::TooManyConnections => {
                     self.plan.strict && self.is_new(index)
                 }

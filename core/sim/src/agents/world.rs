@@ -159,6 +159,7 @@ impl<'s, 'b> World<'s, 'b> {
             out: Default::default(),
             refused: None,
             heard: Default::default(),
+            evicted: false,
             challenges: Default::default(),
             hellos: Vec::new(),
         };
@@ -271,7 +272,7 @@ impl<'s, 'b> World<'s, 'b> {
         let addr = SocketAddr::new(ip, self.port);
         let remote = Remote { addr, topic: door };
         let relay = &mut self.relays[shard];
-        let flaps = relay.stats().flapping;
+        let (flaps, evicted) = (relay.stats().flapping, relay.stats().evicted_for_newcomer);
         let id = match relay.handle_accept(Instant::from_nanos(side.now_ns), remote) {
             Ok(id) => id,
             Err(refusal) => {
@@ -280,6 +281,7 @@ impl<'s, 'b> World<'s, 'b> {
             }
         };
         let flapped = relay.stats().flapping != flaps;
+        side.evicted |= relay.stats().evicted_for_newcomer != evicted;
         let bytes_max = 1 + side.rng.up_to(side.plan.socket_bytes);
         let mut conn = Conn::new((id, addr), owner, bytes_max, side.now_ns);
         conn.shard = shard;

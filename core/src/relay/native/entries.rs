@@ -143,6 +143,12 @@ impl<P: Pool> Relay<'_, P> {
         self.natives.conn(slot).entry.is_some()
     }
 
+    /// Whether the operator knows whose session it is.
+    pub(in crate::relay) fn is_known(&self, slot: Ref) -> bool {
+        let entry = self.natives.conn(slot).entry;
+        entry.is_some() && self.natives.access.enrolled(&self.natives.entries.at(entry).identity)
+    }
+
     /// A slot for a new session; the one that waits longest for its client gives way.
     pub(super) fn make_entry(&mut self, identity: &Identity, device: u32) -> Option<Ref> {
         self.drop_oldest_lost(identity);

@@ -186,6 +186,22 @@ impl<P: Pool> Relay<'_, P> {
         self.end_native(slot, ended.code, 0);
     }
 
+    /// A connection ends for a newcomer's sake, and is told so, unless it may speak lines or must
+    /// be told nothing yet.
+    pub(in crate::relay) fn give_way(&mut self, slot: Ref) {
+        let undecided = self.sessions.at(slot).flags.has(Flags::UNDECIDED);
+        match self.natives.conn(slot).stage() {
+            Stage::Hello | Stage::Auth if !undecided => {
+                let code = Code::TooManyConnections;
+                self.turn_away(slot, Ended { code, retry_ms: RETRY_MS });
+            }
+            Stage::Live => self.end_native(slot, Code::TooManyConnections, RETRY_MS),
+            Stage::None | Stage::Hello | Stage::Auth | Stage::Waiting | Stage::Over => {
+                self.close(slot, Reason::Fault(PeerFault::Evicted));
+            }
+        }
+    }
+
     fn hello<'b>(&mut self, slot: Ref, bytes: &'b [u8]) -> Result<Step<'b>, Ended> {
         let wait = AwaitHello::new();
         let missing = wait.needs(bytes)?;
