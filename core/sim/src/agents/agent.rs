@@ -42,7 +42,7 @@ pub(crate) struct Agent {
     /// When its session began, and until when it must be there after somebody on the path ended
     /// its connection, unless the agent asks for another one.
     pub(crate) born_ns: u64,
-    pub(crate) kept: Option<(SessionId, u64)>,
+    pub(crate) kept: Option<(SessionId, u64, usize)>,
     /// The connection that was told Taken last.
     pub(crate) link: Option<usize>,
     pub(crate) wants: BTreeMap<usize, Want>,
@@ -77,6 +77,21 @@ impl Agent {
 }
 
 impl Side<'_> {
+    /// The epoch that an agent comes with, and what it would go on with.
+    pub(crate) fn comes_with(&mut self, agent: usize) -> (u64, Option<Resumption>) {
+        let who = &mut self.agents[agent];
+        let (mut epoch_ms, mut resume) = (who.epoch_ms, who.resumption);
+        if !self.calm && self.rng.one_in(60) {
+            // A program of before.
+            epoch_ms -= 1;
+            resume = None;
+        } else if !self.calm && self.rng.one_in(12) {
+            resume = None;
+        }
+        who.kept = who.kept.filter(|_| resume.is_some());
+        (epoch_ms, resume)
+    }
+
     /// Puts a control value out.
     pub(crate) fn control(&mut self, index: usize, link: &mut Link, value: &ClientControl<'_>) {
         let Ok(bytes) = value.encode() else { return };

@@ -1,7 +1,7 @@
 //! What became of messages: taken or refused, as a PONG, a CLOSE or a later connection says.
 
-use wardline_core::Right;
 use wardline_core::native::{Close, Code, FrameKind};
+use wardline_core::{PeerFault, Reason, Right};
 
 use super::link::{Link, Pinging, Stage};
 use super::side::Side;
@@ -156,20 +156,27 @@ impl Side<'_> {
         let lost_ns = self.conns[index].meddled_ns + native.resume.as_nanos();
         let agent = &mut self.agents[link.agent];
         let over_ns = agent.born_ns + native.resume_total.as_nanos();
-        agent.kept = agent.resumption.map(|kept| (kept.sid, lost_ns.min(over_ns)));
+        let kept = agent.resumption.filter(|_| !link.racing);
+        agent.kept = kept.map(|kept| (kept.sid, lost_ns.min(over_ns), index));
     }
 
     /// A session was not to be had back.
     pub(crate) fn not_held(&mut self, index: usize, link: &Link) {
         self.states.hit(State::NotHeld);
         let agent = &self.agents[link.agent];
-        let Some((sid, until_ns)) = agent.kept else { return };
+        let Some((sid, until_ns, lost)) = agent.kept else { return };
+        // It may have ended by something else before.
+        let by_path = match self.conns[lost].leaving {
+            Some(Reason::Fault(PeerFault::Native(code))) => code.session_survives(),
+            Some(reason) => reason == Reason::Peer,
+            None => false,
+        };
         let same = link.resume.is_some_and(|resume| resume.sid == sid);
         let full = self.plan.entries < 64 || self.short;
         let denied = self.rights.denied_after(&agent.identity, Right::Connect, 0);
         let excused = full || denied || link.racing || agent.wild || self.conns[index].meddled;
         assert!(
-            !same || excused || self.now_ns >= until_ns,
+            !same || !by_path || excused || self.now_ns >= until_ns,
             "a bit that was flipped ended a session"
         );
     }

@@ -317,17 +317,7 @@ impl<'s, 'b> World<'s, 'b> {
             }
         }
         let entropy: [u8; 32] = core::array::from_fn(|_| side.rng.below(256) as u8);
-        let who = &mut side.agents[agent];
-        let mut epoch_ms = who.epoch_ms;
-        let mut resume = who.resumption;
-        if !side.calm && side.rng.one_in(60) {
-            // A program of before.
-            epoch_ms -= 1;
-            resume = None;
-        } else if !side.calm && side.rng.one_in(12) {
-            resume = None;
-        }
-        who.kept = who.kept.filter(|_| resume.is_some());
+        let (epoch_ms, resume) = side.comes_with(agent);
         if racing && resume.is_none() {
             side.states.hit(State::TakenOver);
         }

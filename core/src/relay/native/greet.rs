@@ -115,10 +115,8 @@ impl<P: Pool> Relay<'_, P> {
             self.stats.warnings_dropped.bump();
         }
         self.sessions.at_mut(slot).output = output;
-        let code = match refusal {
-            Refusal::Quarantined(_) => Code::Quarantined,
-            _ => Code::TooManyConnections,
-        };
+        let struck = matches!(refusal, Refusal::Quarantined(_));
+        let code = if struck { Code::Quarantined } else { Code::TooManyConnections };
         let reason = Reason::Fault(PeerFault::Native(code));
         self.leave(slot, reason, Farewell::None, false);
     }

@@ -24,8 +24,8 @@ pub(super) struct Row {
 }
 
 impl<P: Pool> Relay<'_, P> {
-    /// Whether the address may have one more handshake under way, and one more session. Who proves that it has a session
-    /// is not held up by others of its address while there is room for all.
+    /// Whether the address may have one more handshake under way, and one more session. Who proves
+    /// that it has a session is not held up by others of its address while there is room for all.
     pub(super) fn room_for(&mut self, slot: Ref, proved: bool) -> Answer {
         let session = self.sessions.at(slot);
         let PrefixSlot { conns, half_open, .. } = *self.prefixes.at(session.prefix);
