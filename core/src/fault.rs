@@ -1,6 +1,7 @@
 //! Faults, typed by who caused them: a peer, a stranger at the door, the operator, or ourselves.
 
 use crate::native::Code;
+use crate::native::handshake::Alert;
 use crate::time::Duration;
 
 /// What a peer did to have its connection ended. Bounded work, never a panic.
@@ -57,6 +58,7 @@ impl PeerFault {
 }
 
 /// Why a connection was not taken. The socket is closed by the frontend after it has tried to send
+/// [`Refusal::alert`] where [`TopicId::is_native`](crate::TopicId::is_native), else
 /// [`Refusal::warning`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -85,6 +87,23 @@ impl Refusal {
             Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting_down",
             Self::NoListener => "no_listener",
+        }
+    }
+
+    /// What a client of the native dialect is told. PROTOCOL.md 2.2.7.
+    #[must_use]
+    pub fn alert(self) -> Alert {
+        match self {
+            Self::Quarantined(span) => {
+                let retry_ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+                Alert::new(Code::Quarantined, retry_ms)
+            }
+            Self::TooManyConnections | Self::TooManyFromAddress => {
+                Alert::new(Code::TooManyConnections, 0)
+            }
+            Self::Overloaded => Alert::new(Code::Overloaded, 0),
+            Self::ShuttingDown => Alert::new(Code::GoingAway, 0),
+            Self::NoListener => Alert::new(Code::Internal, 0),
         }
     }
 

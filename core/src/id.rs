@@ -66,6 +66,12 @@ impl TopicId {
     pub const fn mixed(self) -> Self {
         Self { dialects: Dialects::Mixed, ..self }
     }
+
+    /// Whether the listener takes the native dialect alone.
+    #[must_use]
+    pub const fn is_native(self) -> bool {
+        matches!(self.dialects, Dialects::Native)
+    }
 }
 
 /// What a listener takes.

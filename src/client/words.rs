@@ -142,6 +142,8 @@ mod tests {
     fn each_way_not_to_connect_has_its_code_and_its_hint() {
         let down = io::Error::from(io::ErrorKind::ConnectionRefused);
         let server = SigningKey::from_seed(&[2; 32]).identity();
+        let retry = Some(std::time::Duration::from_secs(60));
+        let quarantined = Refusal { retry, ..refusal(Code::Quarantined) };
         let changed = ConnectError::WrongServer {
             address: "h:1".to_owned(),
             expected: server,
@@ -156,6 +158,9 @@ mod tests {
             (ConnectError::Alert(refusal(Code::WrongDialect)), 5, "native:// listener"),
             (ConnectError::Alert(refusal(Code::TooManySessions)), 5, "sessions_per_identity"),
             (ConnectError::Alert(refusal(Code::Overloaded)), 5, "overloaded"),
+            (ConnectError::Alert(quarantined), 5, "in quarantine (try again in 60000 ms)"),
+            (ConnectError::Alert(refusal(Code::TooManyConnections)), 5, "is full"),
+            (ConnectError::Alert(refusal(Code::GoingAway)), 5, "shuts down"),
             (ConnectError::NoKey, 1, "no key"),
         ] {
             let (code, words) = said(&error);

@@ -1,9 +1,16 @@
 //! Addresses that offend. On Linux every address of 127/8 is ours to come from.
 #![cfg(target_os = "linux")]
 
+use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Heard, Launch, PATIENCE, Relay, SLOW_WARNING, on_each_engine};
+use wardline_core::native::Code;
+
+use crate::harness::native::{Turned, alert};
+use crate::harness::{
+    Client, Heard, Launch, NativeDial, PATIENCE, Relay, SLOW_WARNING, on_each_engine,
+};
 
 const OFFENDER: u8 = 5;
 
@@ -148,6 +155,49 @@ fn the_disconnect_threshold_closes_the_laggard_and_refuses_its_address() {
         assert!(is_welcome(&relay, 9, &mut witness), "127.0.0.9 did nothing");
         let tail = String::from_utf8_lossy(&heard[heard.len().saturating_sub(100)..]).into_owned();
         assert!(!tail.contains("Warning") || tail.ends_with(SLOW_WARNING), "{tail:?}");
+    });
+}
+
+#[test]
+fn a_native_client_is_refused_in_its_own_words() {
+    on_each_engine(|engine| {
+        let relay = Launch::of_both(engine)
+            .set("quarantine.exempt", "[]")
+            .set("quarantine.connects_per_minute", "100000")
+            .start();
+        let offender = IpAddr::from([127, 0, 0, OFFENDER]);
+        let dial = || relay.native_dial(1).from(offender);
+        for offence in 1.. {
+            assert!(offence <= 200, "200 offences and still welcome");
+            let mut stream = dial().stream().expect("it listens");
+            let _ = stream.write_all(b"nonsense");
+            assert_eq!(alert(&mut stream), Some(Code::BadMagic));
+            match dial().try_connect() {
+                Ok(client) => client.close(),
+                Err(turned) => {
+                    assert!(matches!(turned, Turned::Alert(Code::Quarantined)), "{turned:?}");
+                    break;
+                }
+            }
+        }
+        relay.native_dial(2).from([127, 0, 0, 6].into()).connect().close();
+        // Where both dialects are taken, nobody knows yet which one it speaks.
+        let mixed = relay.address_of(2);
+        let mut stream = NativeDial::new(mixed, 1).from(offender).stream().expect("it listens");
+        let mut said = String::new();
+        let _ = stream.read_to_string(&mut said);
+        assert!(said.starts_with("Warning: Your address is refused"), "{said:?}");
+    });
+}
+
+#[test]
+fn a_relay_that_is_full_tells_a_native_client_so() {
+    on_each_engine(|engine| {
+        let relay = Launch::of_both(engine).set("limits.connections", "3").start();
+        let there: Vec<_> = (1..=3).map(|number| relay.native(number)).collect();
+        let mut late = relay.native_dial(4).stream().expect("it listens");
+        assert_eq!(alert(&mut late), Some(Code::TooManyConnections));
+        drop(there);
     });
 }
 

@@ -94,8 +94,13 @@ async fn shake(
     let ended = |ended| refuse(plan, ended);
     let mut came = Vec::with_capacity(512);
     let (hello, wait) = attempt.hello();
-    write(&stream, hello.as_bytes()).await?;
-    read(&stream, &mut came, |bytes| wait.needs(bytes).map_err(ended)).await?;
+    let wrote = write(&stream, hello.as_bytes()).await;
+    let answered = read(&stream, &mut came, |bytes| wait.needs(bytes).map_err(ended)).await;
+    // Who refuses at its door may have said so and closed before HELLO was written.
+    if came.is_empty() {
+        wrote?;
+    }
+    answered?;
     let challenged = match wait.answer(&came, now()).map_err(ended)? {
         Answered::Resumed(connected) => {
             came.drain(..Type::Resumed.size());

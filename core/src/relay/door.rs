@@ -24,8 +24,7 @@ impl<P: Pool> Relay<'_, P> {
     /// A connection was accepted.
     ///
     /// # Errors
-    /// The door's: the frontend closes the socket, after it has tried to send
-    /// [`Refusal::warning`].
+    /// The door's: the frontend closes the socket, after it has tried to say so.
     pub fn handle_accept(&mut self, now: Instant, remote: Remote) -> Result<ConnId, Refusal> {
         self.enter(now);
         let admitted = self.admit(remote);

@@ -13,8 +13,8 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// How often errors of `accept` are told.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Has the relay take a connection. One that it refuses is told so by `warn`, as far as its socket
-/// takes it, and is gone.
+/// Has the relay take a connection. One that it refuses is told so by `warn` in the dialect of the
+/// listener, as far as its socket takes it, and is gone.
 pub fn admit<P: Pool, S>(
     relay: &mut Relay<'_, P>,
     tuning: Tuning,
@@ -25,7 +25,7 @@ pub fn admit<P: Pool, S>(
 where
     for<'s> SockRef<'s>: From<&'s S>,
 {
-    let addr = remote.addr;
+    let Remote { addr, topic } = remote;
     match relay.handle_accept(now, remote) {
         Ok(conn) => {
             if let Err(error) = tuning.accepted(&stream) {
@@ -35,7 +35,11 @@ where
             Some((conn, stream))
         }
         Err(refusal) => {
-            warn(&stream, refusal.warning().as_bytes());
+            if topic.is_native() {
+                warn(&stream, refusal.alert().as_bytes());
+            } else {
+                warn(&stream, refusal.warning().as_bytes());
+            }
             tracing::debug!(%addr, code = refusal.code(), "refused");
             None
         }
