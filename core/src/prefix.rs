@@ -137,6 +137,12 @@ pub struct PrefixSlot {
     pub(crate) strangers: u32,
     /// Native connections of it that have one.
     pub(crate) good: u32,
+    /// Sessions of it that wait for their clients, and the oldest and the youngest of them.
+    lost: u32,
+    lost_first: Ref,
+    lost_last: Ref,
+    /// Which one it is of those that had the slot.
+    nth: u32,
     next: Ref,
     /// The row of those that have no connection, oldest first.
     idle_next: Ref,
@@ -147,6 +153,16 @@ impl Slot for PrefixSlot {
     fn free_next(&mut self) -> &mut Ref {
         &mut self.next
     }
+}
+
+/// The place of a lost session in the row of its prefix. The prefix may be forgotten meanwhile;
+/// then nobody counts it any more.
+#[derive(Clone, Copy, Debug, Default, Zeroable)]
+pub(crate) struct Kin {
+    pub(crate) older: Ref,
+    pub(crate) younger: Ref,
+    prefix: Ref,
+    nth: u32,
 }
 
 /// A bucket of the table.
@@ -166,6 +182,10 @@ pub(crate) struct Prefixes<'s> {
     live: u32,
     /// A prefix that holds many connections: the most, as far as was noticed.
     heaviest: Ref,
+    /// One that has many lost sessions, in the same way.
+    loser: Ref,
+    /// Prefixes that were ever entered.
+    made: u32,
 }
 
 impl<'s> Prefixes<'s> {
@@ -183,6 +203,8 @@ impl<'s> Prefixes<'s> {
             idle_last: Ref::NONE,
             live: 0,
             heaviest: Ref::NONE,
+            loser: Ref::NONE,
+            made: 0,
         }
     }
 
@@ -239,7 +261,9 @@ impl<'s> Prefixes<'s> {
         };
         let bucket = self.bucket_mut(key);
         let old = core::mem::replace(bucket, slot);
-        *self.slots.at_mut(slot) = PrefixSlot { key, next: old, ..PrefixSlot::zeroed() };
+        self.made = self.made.wrapping_add(1).max(1);
+        let nth = self.made;
+        *self.slots.at_mut(slot) = PrefixSlot { key, next: old, nth, ..PrefixSlot::zeroed() };
         self.rest(slot);
         slot
     }
@@ -322,8 +346,60 @@ impl<'s> Prefixes<'s> {
             }
             self.slots.at_mut(at).next = next;
         }
+        if self.loser == slot {
+            self.loser = Ref::NONE;
+        }
         *self.slots.at_mut(slot) = PrefixSlot::zeroed();
         self.slots.give(slot);
+    }
+}
+
+#[cfg_attr(not(feature = "native-sessions"), expect(dead_code, reason = "no session is lost"))]
+impl Prefixes<'_> {
+    /// One lost session more, the youngest.
+    pub(crate) fn lose(&mut self, slot: Ref, session: Ref) -> Kin {
+        let most = self.most_lost().map_or(0, |(_, lost)| lost);
+        let item = self.slots.at_mut(slot);
+        let older = core::mem::replace(&mut item.lost_last, session);
+        if older.is_none() {
+            item.lost_first = session;
+        }
+        item.lost = item.lost.saturating_add(1);
+        let kin = Kin { older, younger: Ref::NONE, prefix: slot, nth: item.nth };
+        if item.lost > most {
+            self.loser = slot;
+        }
+        kin
+    }
+
+    /// One less.
+    pub(crate) fn regain(&mut self, kin: &Kin) {
+        if self.lost_of(kin).is_none() {
+            return;
+        }
+        let item = self.slots.at_mut(kin.prefix);
+        if !cfg!(wardline_mutant = "regained_counts_as_lost") {
+            item.lost = item.lost.saturating_sub(1);
+        }
+        if kin.older.is_none() {
+            item.lost_first = kin.younger;
+        }
+        if kin.younger.is_none() {
+            item.lost_last = kin.older;
+        }
+    }
+
+    /// The oldest lost session of the prefix of one, and how many it has; none where it is
+    /// forgotten.
+    pub(crate) fn lost_of(&self, kin: &Kin) -> Option<(Ref, u32)> {
+        let item = self.slots.at(kin.prefix.some()?);
+        (item.nth == kin.nth).then_some((item.lost_first, item.lost))
+    }
+
+    /// The oldest lost session of the prefix that has most of them, as far as was noticed.
+    pub(crate) fn most_lost(&self) -> Option<(Ref, u32)> {
+        let item = self.slots.at(self.loser.some()?);
+        item.lost_first.some().map(|first| (first, item.lost))
     }
 }
 

@@ -375,6 +375,8 @@ fn direct(peer: u64, mid: u64) -> FrameHeader {
     FrameHeader { kind: FrameKind::Direct, topic: 0, peer, ..publish(0, mid) }
 }
 
+/// Sessions in all.
+const ENTRIES: usize = 80;
 /// Sessions of one identity that may wait.
 const LOST_MAX: u32 = 64;
 
@@ -727,4 +729,25 @@ fn a_subscription_that_is_refused_takes_no_place() {
     assert_eq!(world.ask(&mut late, &reading("u", false)), [Told::Other]);
     assert_eq!(world.ask(&mut late, &reading("t", false)), full);
     assert_eq!(world.ask(&mut late, &reading("u", false)), [Told::Refused(Code::BadState.wire())]);
+}
+
+#[test]
+fn where_all_sessions_are_taken_the_address_that_lost_most_loses_one() {
+    let mut world = World::new(NativeLimits::DEFAULT);
+    let key = SigningKey::from_seed(&ENROLLED);
+    let mine: Vec<Client> = (0..3).map(|nth| world.join(&key, nth, [127, 0, 0, 1])).collect();
+    mine.iter().for_each(|client| world.cut(client));
+    // Identities are free to make, addresses are not.
+    let mut last = None;
+    for nth in 0..160_u8 {
+        world.now = world.now.after(Duration::from_millis(1));
+        let stranger = SigningKey::from_seed(&[20 + nth; 32]);
+        let client = world.join(&stranger, 0, [127, 0, 0, 2 + nth % 4]);
+        world.cut(&client);
+        last = Some((stranger, client));
+    }
+    assert_eq!(world.relay.stats().sessions_evicted.value(), 163 - ENTRIES as u64);
+    assert!(mine.iter().all(|client| world.resumes(&key, client)));
+    let (stranger, client) = last.expect("the last one");
+    assert!(world.resumes(&stranger, &client), "the oldest goes first");
 }

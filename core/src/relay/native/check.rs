@@ -1,6 +1,6 @@
 //! What must hold of native sessions between any two calls. The simulator asks after every step.
 
-use super::slots::Stage;
+use super::slots::{Kin, Stage};
 use crate::cursor::{Place, sub};
 use crate::fault::invariant_failed;
 use crate::id::Ref;
@@ -110,10 +110,31 @@ impl<P: Pool> Relay<'_, P> {
         let mut next = self.natives.lost_first;
         while let Some(entry) = next.some() {
             listed = listed.saturating_add(1);
-            next = self.natives.entries.at(entry).younger;
+            let item = self.natives.entries.at(entry);
+            next = item.younger;
+            self.check_kin(entry, &item.kin);
         }
         if used != self.natives.entries.used() || listed != lost {
             invariant_failed("sessions are miscounted");
+        }
+    }
+
+    /// The oldest of a prefix has as many behind it as that counts, and one before each.
+    fn check_kin(&self, entry: Ref, kin: &Kin) {
+        let Some((oldest, lost)) = self.prefixes.lost_of(kin) else { return };
+        if kin.older.is_some() {
+            if self.natives.entries.at(kin.older).kin.younger != entry {
+                invariant_failed("lost sessions of a prefix in no row");
+            }
+            return;
+        }
+        let (mut row, mut next) = (0_u32, oldest);
+        while let Some(here) = next.some() {
+            row = row.saturating_add(1);
+            next = self.natives.entries.at(here).kin.younger;
+        }
+        if oldest != entry || row != lost {
+            invariant_failed("lost sessions of a prefix are miscounted");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions: found by identity or by handle, taken over, lost, resumed, forgotten.
+//! Sessions: found by identity or by handle, taken over, resumed, forgotten.
 //! PROTOCOL.md 2.2.8.
 
 use super::slots::{Entry, Stage};
@@ -9,15 +9,7 @@ use crate::native::handshake::server::Established;
 use crate::native::{Code, Identity, Records, ServerControl, Window1024};
 use crate::relay::Relay;
 use crate::storage::Pool;
-use crate::time::{Duration, Instant};
-
-/// Sessions of one identity that may wait for their clients: each is looked at when the next one
-/// comes. They refuse nobody: the oldest gives way.
-const LOST_MAX: u32 = 64;
-
-/// How long it is known at least what an identity spent that has no session: all of its buckets
-/// are full again by then.
-const SPENT: Duration = Duration::from_secs(3);
+use crate::time::Instant;
 
 /// What there is of an identity and device that wants a new session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,26 +110,6 @@ impl<P: Pool> Relay<'_, P> {
         live
     }
 
-    /// Has an identity no more sessions that wait than one question may look at.
-    fn drop_oldest_lost(&mut self, identity: &Identity) {
-        let (mut lost, mut at) = (0_u32, None);
-        let (mut oldest, mut oldest_at) = (Ref::NONE, Instant::NEVER);
-        while let Some(entry) = self.next_entry(identity, at) {
-            at = Some(entry);
-            let item = self.natives.entries.at(entry);
-            if item.conn.is_none() {
-                lost = lost.saturating_add(1);
-                if item.lost_at < oldest_at {
-                    (oldest, oldest_at) = (entry, item.lost_at);
-                }
-            }
-        }
-        if lost >= LOST_MAX && oldest.is_some() {
-            self.stats.sessions_evicted.bump();
-            self.free_entry(oldest);
-        }
-    }
-
     /// Whether a native connection lives.
     pub(in crate::relay) fn has_session(&self, slot: Ref) -> bool {
         self.natives.conn(slot).entry.is_some()
@@ -149,13 +121,13 @@ impl<P: Pool> Relay<'_, P> {
         entry.is_some() && self.natives.access.enrolled(&self.natives.entries.at(entry).identity)
     }
 
-    /// A slot for a new session; the one that waits longest for its client gives way.
+    /// A slot for a new session; where there is none, one that waits for its client gives way.
     pub(super) fn make_entry(&mut self, identity: &Identity, device: u32) -> Option<Ref> {
         self.drop_oldest_lost(identity);
         let entry = match self.natives.entries.take() {
             Some(entry) => entry,
             None => {
-                let oldest = self.natives.lost_first.some()?;
+                let oldest = self.lost_of_heaviest()?;
                 self.stats.sessions_evicted.bump();
                 self.free_entry(oldest);
                 self.natives.entries.take()?
@@ -305,14 +277,14 @@ impl<P: Pool> Relay<'_, P> {
         if entry.is_none() {
             return;
         }
-        let now = self.now;
-        let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
-        prefix.good = prefix.good.saturating_sub(1);
+        let (now, prefix) = (self.now, self.sessions.at(slot).prefix);
+        let known = self.prefixes.at_mut(prefix);
+        known.good = known.good.saturating_sub(1);
         let item = self.natives.entries.at_mut(entry);
         item.conn = Ref::NONE;
         item.lost_at = now;
         if survives {
-            self.link_lost(entry);
+            self.link_lost(entry, prefix);
         } else if self.has_heir(entry) {
             self.free_entry(entry);
         } else {
@@ -320,46 +292,8 @@ impl<P: Pool> Relay<'_, P> {
             let item = self.natives.entries.at_mut(entry);
             item.sid = [0; 16];
             item.rms.wipe();
-            self.link_lost(entry);
+            self.link_lost(entry, prefix);
         }
-    }
-
-    /// Whether another session of its identity knows what that spent, or will.
-    fn has_heir(&self, entry: Ref) -> bool {
-        let identity = self.natives.entries.at(entry).identity;
-        let first = self.next_entry(&identity, None);
-        first.is_some_and(|first| {
-            first != entry || self.next_entry(&identity, Some(first)).is_some()
-        })
-    }
-
-    fn link_lost(&mut self, entry: Ref) {
-        let last = core::mem::replace(&mut self.natives.lost_last, entry);
-        self.natives.entries.at_mut(entry).older = last;
-        match last.some() {
-            Some(last) => self.natives.entries.at_mut(last).younger = entry,
-            None => self.natives.lost_first = entry,
-        }
-        self.natives.sweep_soon(self.now);
-    }
-
-    fn unlink_lost(&mut self, entry: Ref) {
-        let Entry { older, younger, .. } = *self.natives.entries.at(entry);
-        let listed = older.is_some() || self.natives.lost_first == entry;
-        if !listed {
-            return;
-        }
-        match older.some() {
-            Some(older) => self.natives.entries.at_mut(older).younger = younger,
-            None => self.natives.lost_first = younger,
-        }
-        match younger.some() {
-            Some(younger) => self.natives.entries.at_mut(younger).older = older,
-            None => self.natives.lost_last = older,
-        }
-        let item = self.natives.entries.at_mut(entry);
-        item.older = Ref::NONE;
-        item.younger = Ref::NONE;
     }
 
     /// A session is over: its secret, its window and its handle go.
@@ -439,24 +373,6 @@ impl<P: Pool> Relay<'_, P> {
                 return;
             }
         }
-    }
-
-    /// Forgets the sessions that nobody took up again, and what is left of those that ended. Gives
-    /// whether others wait.
-    pub(super) fn sweep_entries(&mut self) -> bool {
-        let kept = self.limits.native.resume.max(SPENT);
-        while let Some(entry) = self.natives.lost_first.some() {
-            let item = self.natives.entries.at(entry);
-            // Those that live for too long in all are few, and found when they are asked for.
-            if item.lost_at.after(kept) > self.now {
-                return true;
-            }
-            if !item.is_spent() {
-                self.stats.sessions_expired.bump();
-            }
-            self.free_entry(entry);
-        }
-        false
     }
 }
 

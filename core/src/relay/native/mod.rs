@@ -24,6 +24,7 @@ mod greet;
 mod halves;
 mod intake;
 mod last_words;
+mod lost;
 mod ordinary;
 mod peers;
 mod publish;

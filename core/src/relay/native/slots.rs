@@ -7,6 +7,7 @@ use crate::id::Ref;
 use crate::native::handshake::SessionId;
 use crate::native::handshake::server::{Held, ParkedAuth, ParkedResume};
 use crate::native::{Identity, Key, Records, Window1024};
+pub(super) use crate::prefix::Kin;
 use crate::rate::Bucket;
 use crate::storage::Slot;
 use crate::time::Instant;
@@ -177,6 +178,8 @@ pub struct Entry {
     /// The row of those that wait, oldest first.
     pub(super) older: Ref,
     pub(super) younger: Ref,
+    /// The same, of its prefix.
+    pub(super) kin: Kin,
     pub(super) window: Window1024,
     /// The number of the next frame of a peer that is queued for it.
     pub(super) direct: u64,
