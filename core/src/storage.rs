@@ -79,13 +79,15 @@ pub(crate) trait Slot: Zeroable + Copy {
 pub(crate) struct Slab<'s, T> {
     slots: &'s mut [T],
     free: Ref,
+    /// The last free one, of a table whose slots are given back by [`Slab::give_last`].
+    last: Ref,
     fresh: u32,
     used: u32,
 }
 
 impl<'s, T: Slot> Slab<'s, T> {
     pub(crate) fn new(slots: &'s mut [T]) -> Self {
-        Self { slots, free: Ref::NONE, fresh: 0, used: 0 }
+        Self { slots, free: Ref::NONE, last: Ref::NONE, fresh: 0, used: 0 }
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -126,6 +128,18 @@ impl<'s, T: Slot> Slab<'s, T> {
             Some(used) => self.used = used,
             None => invariant_failed("a slot was given back twice"),
         }
+    }
+
+    /// The same, for a table whose free slots are used oldest first: it gives none in another way.
+    pub(crate) fn give_last(&mut self, slot: Ref) {
+        let (free, last) = (self.free, self.last);
+        self.free = Ref::NONE;
+        self.give(slot);
+        if free.is_some() {
+            self.free = free;
+            *self.at_mut(last).free_next() = slot;
+        }
+        self.last = slot;
     }
 
     pub(crate) fn at(&self, slot: Ref) -> &T {

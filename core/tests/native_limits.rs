@@ -89,6 +89,8 @@ struct World {
     gather: Gather,
     now: Instant,
     port: u16,
+    /// Of its clients.
+    epoch_ms: u64,
 }
 
 /// A native client that lives.
@@ -152,7 +154,7 @@ impl World {
         relay.speak_native(sessions, [8; 32], 1_700_000_000_000).expect("native limits");
         let door = relay.listen_native().expect("a door");
         let (net, gather) = (Net::default(), Gather::new());
-        Self { relay, door, net, gather, now, port: 1_000 }
+        Self { relay, door, net, gather, now, port: 1_000, epoch_ms: 9 }
     }
 
     fn turn(&mut self) {
@@ -209,7 +211,7 @@ impl World {
         let Solve::Found(solution) = challenged.puzzle().solve(0, 1 << 22) else {
             panic!("a puzzle too hard")
         };
-        let (auth, wait) = challenged.auth(solution, device, 9).expect("keys");
+        let (auth, wait) = challenged.auth(solution, device, self.epoch_ms).expect("keys");
         self.feed(conn, auth.as_bytes());
         let had = self.had(conn);
         if had[4] == ALERT {
@@ -750,4 +752,32 @@ fn where_all_sessions_are_taken_the_address_that_lost_most_loses_one() {
     assert!(mine.iter().all(|client| world.resumes(&key, client)));
     let (stranger, client) = last.expect("the last one");
     assert!(world.resumes(&stranger, &client), "the oldest goes first");
+}
+
+#[test]
+fn a_slot_of_a_session_is_somebody_elses_after_the_others() {
+    let mut world = World::new(NativeLimits::DEFAULT);
+    world.epoch_ms = 0;
+    let [key, other, third] = [&ENROLLED, &STRANGER, &[11; 32]].map(SigningKey::from_seed);
+    let peer = world.join(&third, 0, [10, 0, 0, 3]);
+    let mut clients: Vec<Client> =
+        (0..4).map(|device| world.join(&key, device, [10, 0, 0, 1])).collect();
+    world.net.full.insert(peer.conn);
+    world.say(&mut clients[1], direct(peer.handle, 11), 1);
+    // Both leave, and another session of their identity stays, so that their slots are free.
+    for mut client in clients.drain(1..3) {
+        let close = client.records.close(Code::Normal, 0, 0, 0).expect("a record");
+        world.feed(client.conn, &close);
+        world.relay.handle_closed(world.now, client.conn);
+        world.turn();
+    }
+    let mut heir = world.join(&other, 0, [10, 0, 0, 2]);
+    let slot = |handle: u64| handle & 0x00FF_FFFF;
+    assert_eq!(slot(heir.handle), slot(clients[0].handle) + 1, "the one that was free first");
+    world.say(&mut heir, direct(clients[0].handle, 11), 1);
+    world.relay.handle_broken(world.now, peer.conn);
+    world.turn();
+    assert_eq!(world.told(&mut heir), [], "it was another's, of the same number");
+    world.say(&mut heir, direct(clients[0].handle, 11), 1);
+    assert_eq!(world.told(&mut heir), [Told::Nack(11, Code::Duplicate.wire())]);
 }

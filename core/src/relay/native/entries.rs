@@ -143,7 +143,8 @@ impl<P: Pool> Relay<'_, P> {
         let chief = other.map_or(entry, |other| self.natives.entries.at(other).chief);
         let item = self.natives.entries.at_mut(entry);
         *item = Entry { generation, device, identity: *identity, ..bytemuck::Zeroable::zeroed() };
-        item.since = generation;
+        // Its first handle is a new one; those of before were another session's.
+        item.since = renewed(generation);
         item.chief = chief;
         item.good_since = now;
         item.used = 1;
@@ -161,7 +162,7 @@ impl<P: Pool> Relay<'_, P> {
     /// Handles that were learned before are void.
     pub(super) fn renew_handle(&mut self, entry: Ref) {
         let item = self.natives.entries.at_mut(entry);
-        item.generation = item.generation.wrapping_add(1).max(1);
+        item.generation = renewed(item.generation);
     }
 
     pub(super) fn handle_of_entry(&self, entry: Ref) -> u64 {
@@ -319,7 +320,7 @@ impl<P: Pool> Relay<'_, P> {
         }
         self.hand_buckets_on(entry, bucket);
         self.natives.entries.at_mut(entry).wipe();
-        self.natives.entries.give(entry);
+        self.natives.entries.give_last(entry);
     }
 
     /// What an identity spent is known to its other sessions still. `entry` is in no bucket of the
@@ -373,6 +374,14 @@ impl<P: Pool> Relay<'_, P> {
                 return;
             }
         }
+    }
+}
+
+/// The generation after that one, which is never 0.
+const fn renewed(generation: u32) -> u32 {
+    match generation.wrapping_add(1) {
+        0 => 1,
+        next => next,
     }
 }
 
