@@ -13,13 +13,16 @@
 //! ```
 //!
 //! The caller has the socket, the clock, the entropy, and the messages' bytes, by their ids; it
-//! lends the memory: as many [`Slot`]s as it wants messages under way.
+//! lends the memory: as many [`Slot`]s as it wants messages under way. [`Pace`] says how fast they
+//! may go out.
 
 mod backoff;
+mod pace;
 mod session;
 mod unsure;
 
 pub use backoff::{BACKOFF_FIRST, BACKOFF_MAX, Backoff, Loss};
+pub use pace::Pace;
 pub use session::{
     CLOSE_PATIENCE, DirectLost, End, Got, PING_EVERY, Ready, SILENCE_MAX, Session, Small, Took,
 };
