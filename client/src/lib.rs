@@ -13,6 +13,7 @@
 //!         Event::Message(message) => println!("{}: {:?}", message.offset, message.payload),
 //!         Event::Gap { from, to, reason } => println!("{from}..{to} are missing: {reason:?}"),
 //!         Event::Untrusted { fault, .. } => println!("not to be trusted: {}", fault.sentence()),
+//!         Event::Expired { offset, .. } => println!("{offset} came too late to matter"),
 //!         Event::Joined(_) | Event::Left(_) => {}
 //!         Event::Resumed | Event::Reconnected | Event::Lost(_) => {}
 //!     }
@@ -43,8 +44,8 @@
 //! ([`Event::Untrusted`], [`Report::Untrusted`], [`Error::Untrusted`], [`Client::untrusted`]).
 //!
 //! What is not promised: that nothing is kept back by the relay. Of an answer in pieces each piece
-//! is verified, and none can be had twice or in another order; that one in between is missing, or
-//! the last ones, is not seen where the relay itself takes them out.
+//! says which it is and whether it is the last, so one that is missing is seen; but a relay that
+//! takes all envelopes away is refused by who demands them alone ([`Policy`]).
 //!
 //! # Back pressure
 //!
