@@ -1,5 +1,6 @@
 //! How a run ends: faults stop, everything drains, a last message reaches everybody, and all leave.
 
+use wardline_core::Refusal;
 use wardline_core::native::{FrameKind, flags};
 
 use super::net::{Conn, Owner};
@@ -89,7 +90,12 @@ impl World<'_, '_> {
                 // Whoever fails waits a while before it comes again.
                 let backoff = 200_000_000 + self.side.rng.below(2_000_000_000);
                 self.side.agents[agent].back_ns = now_ns + backoff;
+                self.side.refused = None;
                 self.dial(agent, false);
+                if matches!(self.side.refused, Some(Refusal::Quarantined(_))) {
+                    // As by an ALERT: for longer than is waited for.
+                    self.side.out.insert(agent);
+                }
             }
         }
         for text in 0..self.side.texts.len() {

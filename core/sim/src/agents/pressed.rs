@@ -10,6 +10,8 @@ use super::world::World;
 const RATE: u64 = 5;
 /// Whoever may be read again is read within so long.
 const TURN_NS: u64 = 5_000_000;
+/// In which all tokens come back that PINGs and control values took.
+const REST_NS: u64 = 3_000_000_000;
 /// How long it is kept to.
 const KEPT_NS: u64 = 15_000_000_000;
 /// How long one may be over it.
@@ -25,7 +27,8 @@ impl World<'_, '_> {
         let native = self.side.plan.limits.native;
         let others = [native.identity_messages_per_second, native.deliveries_per_second];
         let slowed = others.iter().any(|rate| (1..100).contains(rate));
-        if native.messages_per_second != RATE as u32 || slowed {
+        // Where addresses pay for it, the others of its address could not come back.
+        if native.messages_per_second != RATE as u32 || slowed || self.side.plan.strict {
             return;
         }
         let open = |world: &Self, index: usize| {
@@ -38,6 +41,10 @@ impl World<'_, '_> {
         let Some((index, (agent, name))) = found else { return };
         let is_there = |world: &Self| open(world, index).is_some_and(|(of, _)| of == agent);
         let before = self.rate_offences();
+        let rested = self.side.now_ns + REST_NS;
+        while self.side.now_ns < rested && is_there(self) {
+            self.round_within(TURN_NS);
+        }
         let begin = self.side.now_ns;
         let mut said = 0;
         while self.side.now_ns < begin + KEPT_NS && is_there(self) {
