@@ -25,6 +25,7 @@ impl NativeClient {
     }
 
     /// Reads a topic, and is told who comes and goes.
+    #[cfg(all(unix, not(wardline_portable)))]
     pub(crate) fn watch(&mut self, name: &str) -> Result<Place, Code> {
         self.ask_to_read(name, Start::Now, true)
     }
@@ -45,6 +46,7 @@ impl NativeClient {
     }
 
     /// The next that it is told of who comes and goes.
+    #[cfg(all(unix, not(wardline_portable)))]
     #[track_caller]
     pub(crate) fn presence(&mut self) -> ServerControl<'static> {
         self.wait_for("Joined or Left", |said| match said {
@@ -85,6 +87,7 @@ impl NativeClient {
     }
 
     /// Who reads a topic of that number: handles.
+    #[cfg(all(unix, not(wardline_portable)))]
     pub(crate) fn who(&mut self, topic: u32) -> Result<Vec<u64>, Code> {
         let number = self.next_ask();
         self.ask(&ClientControl::Who { ask: number, topic, after: 0 });
