@@ -59,11 +59,10 @@ pub struct LineLimits {
 pub struct NativeLimits {
     /// Largest payload of a frame, in bytes. Default 64 KiB, at most 1 MiB.
     pub payload_bytes_max: u32,
-    /// Messages per second and connection, twice as many as burst; a sixteenth more is let through.
-    /// Who is over it for ten seconds on end is charged. Default 1,000; 0: no limit.
+    /// Messages per second and connection, twice as many as burst. Default 1,000; 0: no limit.
     pub messages_per_second: u32,
-    /// Bytes of frames per second and connection, at least 64 each; a second's as burst. Otherwise
-    /// as messages. Default 8 MiB; 0: no limit.
+    /// Bytes of frames per second and connection, at least 64 each; a second's as burst. Default
+    /// 8 MiB; 0: no limit.
     pub bytes_per_second: u32,
     /// Messages per second of an identity in all its sessions, twice as many as burst. Default
     /// 2,000; 0: no limit.

@@ -184,8 +184,6 @@ stats! {
     native_held,
     /// Of those, the times that only all sessions of its identity together were.
     identity_held,
-    /// Seconds, beyond ten on end, that a native sender stayed over its rate: an offence each.
-    rate_offences,
     /// Frames appended to logs.
     frames_appended,
     /// Records over stretches of logs.

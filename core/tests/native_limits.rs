@@ -18,8 +18,6 @@ use wardline_core::{
 
 #[path = "native_limits/door.rs"]
 mod door;
-#[path = "native_limits/rate.rs"]
-mod rate;
 
 type Pool = &'static mut [u8];
 
@@ -52,7 +50,6 @@ fn lent<T: Zeroable + Clone>(len: usize) -> &'static mut [T] {
 struct Net {
     down: BTreeMap<ConnId, Vec<u8>>,
     full: BTreeSet<ConnId>,
-    paused: BTreeSet<ConnId>,
 }
 
 impl Carrier<Pool> for Net {
@@ -70,14 +67,8 @@ impl Carrier<Pool> for Net {
     }
 
     fn cancel_send(&mut self, _: ConnId) {}
-    fn pause(&mut self, conn: ConnId) {
-        self.paused.insert(conn);
-    }
-
-    fn resume(&mut self, conn: ConnId) {
-        self.paused.remove(&conn);
-    }
-
+    fn pause(&mut self, _: ConnId) {}
+    fn resume(&mut self, _: ConnId) {}
     fn finish(&mut self, _: ConnId) {}
     fn event(&mut self, _: Event, _: Option<SocketAddr>) {}
 
@@ -323,22 +314,17 @@ impl World {
     }
 
     fn say(&mut self, client: &mut Client, header: FrameHeader, count: u64) {
-        let bytes = record(client, header, count);
+        let mut body = vec![0; 64 << 10];
+        let mut writer = FrameWriter::new(&mut body);
+        for nth in 0..count {
+            assert!(writer.put(&FrameHeader { mid: header.mid + nth, ..header }, b"hello"));
+        }
+        let body = writer.written();
+        let sending = &mut client.records.sending;
+        let front = sending.frames(body.len() as u32, &digest(body)).expect("a record");
+        let bytes = [&front[..], body].concat();
         self.feed(client.conn, &bytes);
     }
-}
-
-/// A record of so many messages.
-fn record(client: &mut Client, header: FrameHeader, count: u64) -> Vec<u8> {
-    let mut body = vec![0; 64 << 10];
-    let mut writer = FrameWriter::new(&mut body);
-    for nth in 0..count {
-        assert!(writer.put(&FrameHeader { mid: header.mid + nth, ..header }, b"hello"));
-    }
-    let body = writer.written();
-    let sending = &mut client.records.sending;
-    let front = sending.frames(body.len() as u32, &digest(body)).expect("a record");
-    [&front[..], body].concat()
 }
 
 /// What came.

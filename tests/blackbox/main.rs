@@ -28,7 +28,6 @@ mod native_dialects;
 mod native_door;
 mod native_ends;
 mod native_mixed;
-mod native_rate;
 #[cfg(all(unix, not(wardline_portable)))]
 mod native_rights;
 mod native_shards;

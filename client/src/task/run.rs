@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant as TokioInstant;
-use wardline_core::native::client::{Backoff, Loss, Pace, Session, Slot, UNSURE_MAX};
+use wardline_core::native::client::{Backoff, Loss, Session, Slot, UNSURE_MAX};
 use wardline_core::native::{Identity, next_epoch};
 use wardline_core::{Duration, Instant};
 
@@ -52,9 +52,6 @@ pub(super) struct Task {
     pub(super) letters: Letters,
     pub(super) deliveries: Deliveries,
     pub(super) pings: Vec<Ping>,
-    /// How fast it sends on this connection, and when it may go on where that is too fast.
-    pub(super) pace: Pace,
-    pub(super) paced_until: Instant,
     /// Somebody waits for what was said since the last barrier.
     pub(super) barrier_due: bool,
     /// Since when nothing is read, because something waits to be delivered.
@@ -162,8 +159,6 @@ pub(crate) async fn start(plan: Plan) -> Result<Client, ConnectError> {
         letters,
         deliveries: Deliveries::default(),
         pings: Vec::new(),
-        pace: Pace::default(),
-        paced_until: Instant::NEVER,
         barrier_due: false,
         stalled: None,
         handles: Vec::new(),
@@ -241,7 +236,6 @@ impl Task {
         let Reached { stream, connected, rest } = reached;
         self.session.handle_connected(self.clock.now(), &connected);
         self.closed_loss = Loss::Cut;
-        self.pace = Pace::default();
         let offset = connected.clock_offset_ms(clock_ms()).unwrap_or(0);
         if offset.unsigned_abs() > CLOCK_APART_MS {
             self.shared.report(Report::Clock(offset));

@@ -171,7 +171,6 @@ impl Task {
     fn fill(&mut self, now: Instant, link: &mut Link) -> Result<(), Code> {
         self.owed(now, link);
         while link.waiting() < AHEAD_BYTES && self.say(now, link)? {}
-        self.paced_until = Instant::NEVER;
         while link.waiting() < AHEAD_BYTES && self.record(now, link)? {}
         if self.closing.is_some() {
             self.barrier_due |= !self.session.is_settled();
@@ -202,7 +201,6 @@ impl Task {
 
     fn owed(&mut self, now: Instant, link: &mut Link) {
         while let Some(small) = self.session.poll_output(now) {
-            self.pace.owe();
             link.output.extend_from_slice(small.as_bytes());
         }
     }
@@ -318,8 +316,7 @@ impl Task {
 
     /// Writes a message to the record whose body begins at `body`.
     fn frame_out(&mut self, now: Instant, mid: u64, body: usize, output: &mut Vec<u8>) -> Put {
-        let Some(granted) = self.session.granted() else { return Put::Later };
-        let payload_max = granted.max_payload;
+        let payload_max = self.session.granted().map_or(0, |granted| granted.max_payload);
         let Some(entry) = self.outbox.entry(mid) else {
             debug_assert!(false, "a message without its bytes");
             self.session.withdraw(mid);
@@ -359,10 +356,6 @@ impl Task {
         if output.len() > body && output.len() - body + whole > most {
             return Put::Later;
         }
-        if let Err(later) = self.pace.take(&granted, now, whole) {
-            self.paced_until = later;
-            return Put::Later;
-        }
         self.barrier_due |= entry.taken.is_some() || entry.is_request();
         entry.out = true;
         let header = entry.header(mid, number, now);
@@ -382,7 +375,7 @@ impl Task {
         let mut at = self.session.deadline();
         if self.session.is_ready() && link.waiting() < AHEAD_BYTES {
             let retries = self.retries.iter().map(|(at, _)| *at);
-            at = retries.fold(at.min(self.asks.deadline()), Instant::min).min(self.paced_until);
+            at = retries.fold(at.min(self.asks.deadline()), Instant::min);
         }
         if let Some(since) = self.stalled {
             at = at.min(since.after(NOT_READ_MAX));
@@ -396,7 +389,6 @@ impl Task {
 
     fn control(&mut self, link: &mut Link, value: &ClientControl<'_>) -> Result<(), Code> {
         let (header, body) = self.session.control(value)?;
-        self.pace.owe();
         link.output.extend_from_slice(&header);
         link.output.extend_from_slice(body.as_bytes());
         Ok(())

@@ -214,26 +214,3 @@ fn what_is_no_relay() {
         assert!(matches!(error, ConnectError::NoKey));
     });
 }
-
-#[test]
-fn who_is_told_a_rate_keeps_to_it() {
-    run(async {
-        let server = Server::start(1);
-        server.world().knobs.msgs_per_s = 100;
-        let alice = client(&server, 11).await;
-        let began = std::time::Instant::now();
-        for nth in 0..250 {
-            alice.publish("chat", nth.to_string()).await.unwrap();
-        }
-        // A second's worth at once; not one of the others is too early.
-        until(|| server.log("chat").len() >= 99).await;
-        for at in (150..=250).step_by(50) {
-            until(|| server.log("chat").len() >= at).await;
-            let least = Duration::from_millis(10) * (at as u32 - 100);
-            assert!(began.elapsed() >= least, "{at} after {:?}", began.elapsed());
-        }
-        assert_eq!(server.log("chat"), (0..250).map(|nth| nth.to_string()).collect::<Vec<_>>());
-        // What is slow is not what it waits for to end.
-        alice.close().await.unwrap();
-    });
-}

@@ -65,8 +65,6 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("native_rate_not_charged", "messages of native clients cost nothing"),
     ("sessions_unbounded", "an identity has as many sessions as it likes"),
     ("regained_counts_as_lost", "what a prefix lost is counted when it is had back, too"),
-    ("over_for_free", "who stays over its rate is not charged"),
-    ("held_is_over", "who is slowed for what others cost it is over its rate"),
     ("frames_trimmed_early", "frames are freed while a reader stands there"),
     ("path_ends_session", "a header that somebody on the path changed ends a session"),
     ("far_line_is_no_frame", "native clients are not shown what lines of other shards say"),

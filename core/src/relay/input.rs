@@ -104,7 +104,7 @@ impl<P: Pool> Relay<'_, P> {
         if self.topics.at(topic).queued > 0 && !bytes.is_empty() {
             // Backlogs of others wait for their turn: what is new stands behind them.
             self.keep(slot, bytes);
-            self.wait_native(slot, Stop::Turn);
+            self.wait(slot, Stop::Turn);
         } else {
             self.feed_native(slot, bytes);
         }

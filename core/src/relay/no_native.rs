@@ -73,10 +73,6 @@ impl<P: Pool> Relay<'_, P> {
         nobody()
     }
 
-    pub(super) fn wait_native(&mut self, _: Ref, _: Stop) {
-        nobody()
-    }
-
     pub(super) fn forget_native(&mut self, _: Ref) {
         nobody()
     }

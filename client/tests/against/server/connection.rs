@@ -14,6 +14,9 @@ use wardline_core::native::{Ephemeral, Next, Record, Records};
 
 use super::world::{Conn, World};
 
+const GRANTED: Granted =
+    Granted { max_payload: 65_536, idle_ms: 300_000, msgs_per_s: 1_000, bytes_per_s: 8_388_608 };
+
 pub(crate) fn serve(mut stream: TcpStream, world: &Mutex<World>) {
     stream.set_nodelay(true).unwrap();
     if let Some((handle, input)) = handshake(&mut stream, world) {
@@ -92,9 +95,8 @@ fn handshake(stream: &mut TcpStream, world: &Mutex<World>) -> Option<Begun> {
 }
 
 fn granted(world: &World) -> Granted {
-    let max_payload = world.knobs.max_payload.unwrap_or(65_536);
-    let msgs_per_s = world.knobs.msgs_per_s;
-    Granted { max_payload, idle_ms: 300_000, msgs_per_s, bytes_per_s: 0 }
+    let max_payload = world.knobs.max_payload.unwrap_or(GRANTED.max_payload);
+    Granted { max_payload, ..GRANTED }
 }
 
 fn full(

@@ -83,8 +83,6 @@ pub(crate) struct Knobs {
     pub(crate) puzzle_bits: u8,
     /// Connections that begin now take payloads of so many bytes.
     pub(crate) max_payload: Option<u32>,
-    /// Messages a second that ACCEPT tells; 0: no rate.
-    pub(crate) msgs_per_s: u32,
     /// Of the next PONG this byte is changed on the way.
     pub(crate) spoil: Option<usize>,
 }

@@ -20,20 +20,6 @@ impl World<'_, '_> {
     /// Brings the run to its end, and checks it.
     pub(crate) fn end(&mut self) {
         self.be_calm();
-        self.drain_all();
-        self.pressed();
-        self.drain_all();
-        self.last_words();
-        self.who_is_there();
-        self.side.check_texts();
-        self.side.check_order();
-        self.side.check_directs();
-        self.leave();
-        self.check_rates();
-        self.count();
-    }
-
-    fn drain_all(&mut self) {
         let end = self.side.now_ns + DRAINED_NS;
         while !(self.side.is_drained() && self.rings_rest()) {
             let memory: Vec<_> = self.relays.iter().map(|relay| relay.memory_used()).collect();
@@ -44,6 +30,13 @@ impl World<'_, '_> {
             self.come_back();
             self.round();
         }
+        self.last_words();
+        self.who_is_there();
+        self.side.check_texts();
+        self.side.check_order();
+        self.side.check_directs();
+        self.leave();
+        self.count();
     }
 
     /// From now on everybody is honest and quick.
@@ -105,11 +98,6 @@ impl World<'_, '_> {
 
     /// All that an honest frontend and quick clients do; then time goes on, if nothing happened.
     fn round(&mut self) {
-        self.round_within(100_000_000);
-    }
-
-    /// The same; where nobody waits, time goes on by so much.
-    pub(crate) fn round_within(&mut self, most_ns: u64) {
         self.side.step += 1;
         let before = self.moved();
         for index in self.side.live.clone() {
@@ -124,7 +112,7 @@ impl World<'_, '_> {
         if before == self.moved() && !carried {
             let now_ns = self.side.now_ns;
             let next = self.next_wait().map_or(u64::MAX, wardline_core::Instant::as_nanos);
-            self.side.now_ns = next.clamp(now_ns + 100_000, now_ns + most_ns);
+            self.side.now_ns = next.clamp(now_ns + 100_000, now_ns + 100_000_000);
         }
     }
 

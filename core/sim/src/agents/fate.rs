@@ -142,12 +142,11 @@ impl Side<'_> {
         self.at_the_rate(link);
     }
 
-    /// Nobody sends much faster than it may.
+    /// Nobody sends faster than it may.
     pub(crate) fn at_the_rate(&self, link: &Link) {
         let rate = u64::from(self.plan.limits.native.messages_per_second);
         let span = self.now_ns - link.live_ns;
-        // A sixteenth more than it was told is let through.
-        let most = rate * 2 + rate * 17 * span / 16_000_000_000 + 3;
+        let most = rate * 2 + rate * span / 1_000_000_000 + 2;
         assert!(rate == 0 || link.took <= most, "{} messages in {span} ns", link.took);
     }
 

@@ -11,7 +11,6 @@ mod lent;
 mod link;
 mod net;
 mod plan;
-mod pressed;
 mod reader;
 mod rights;
 mod rings;

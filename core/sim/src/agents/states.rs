@@ -81,8 +81,6 @@ states! {
     BridgedLeftOut,
     /// a sender was out of tokens
     Held,
-    /// one stayed over its rate and was charged for it
-    OverRate,
     /// a send was under way with bodies of logs in it, and was cancelled
     Cancelled,
     /// a topic was given up while a batch of it was under way

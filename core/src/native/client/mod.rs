@@ -13,16 +13,13 @@
 //! ```
 //!
 //! The caller has the socket, the clock, the entropy, and the messages' bytes, by their ids; it
-//! lends the memory: as many [`Slot`]s as it wants messages under way. [`Pace`] says how fast they
-//! may go out.
+//! lends the memory: as many [`Slot`]s as it wants messages under way.
 
 mod backoff;
-mod pace;
 mod session;
 mod unsure;
 
 pub use backoff::{BACKOFF_FIRST, BACKOFF_MAX, Backoff, Loss};
-pub use pace::Pace;
 pub use session::{
     CLOSE_PATIENCE, DirectLost, End, Got, PING_EVERY, Ready, SILENCE_MAX, Session, Small, Took,
 };

@@ -5,7 +5,6 @@
 //! input are frames that were checked.
 
 use super::greet::Step;
-use super::overrun::{TURN, lenient};
 use super::slots::{Entry, Native, Stage};
 use crate::id::Ref;
 use crate::limits::NativeLimits;
@@ -53,7 +52,7 @@ impl<P: Pool> Relay<'_, P> {
             Stop::Gone => {}
             Stop::Turn | Stop::Held | Stop::Memory | Stop::Link | Stop::Output => {
                 self.keep(slot, rest);
-                self.wait_native(slot, stop);
+                self.wait(slot, stop);
             }
         }
     }
@@ -91,7 +90,7 @@ impl<P: Pool> Relay<'_, P> {
         if self.sessions.at(slot).is_open() {
             self.keep(slot, tail);
         }
-        self.wait_native(slot, stop);
+        self.wait(slot, stop);
         None
     }
 
@@ -118,8 +117,6 @@ impl<P: Pool> Relay<'_, P> {
     /// Goes on with what a connection has waiting. Gives what it stopped at, and whether all that
     /// waited was looked at.
     pub(in crate::relay) fn continue_native(&mut self, slot: Ref) {
-        let now = self.now;
-        self.natives.conn_mut(slot).overrun.goes_on(now);
         let scratch = core::mem::take(&mut self.natives.scratch);
         let input = self.sessions.at(slot).input;
         let len = input.copy_to(&self.memory, scratch);
@@ -131,32 +128,20 @@ impl<P: Pool> Relay<'_, P> {
         }
         let mut input = self.sessions.at(slot).input;
         input.pop(&mut self.memory, Purpose::Input, u32::try_from(taken).unwrap_or(u32::MAX));
+        let now = self.now;
         let session = self.sessions.at_mut(slot);
         session.input = input;
         session.unfinished_since = now;
         if stop != Stop::More {
-            self.wait_native(slot, stop);
+            self.wait(slot, stop);
         } else if fits {
             self.end_backlog(slot);
         } else if taken > 0 {
-            self.wait_native(slot, Stop::Turn);
+            self.wait(slot, Stop::Turn);
         } else {
             // A record that does not fit is over any limit.
             self.fault(slot, Code::TooLarge);
         }
-    }
-
-    /// Its input waits for what it stopped at.
-    pub(in crate::relay) fn wait_native(&mut self, slot: Ref, stop: Stop) {
-        let now = self.now;
-        let from = match stop {
-            Stop::Turn => now.after(TURN),
-            Stop::Held | Stop::Memory | Stop::Link => now,
-            // Who does not read its answers waits for itself.
-            Stop::Output | Stop::More | Stop::Gone => Instant::NEVER,
-        };
-        self.natives.conn_mut(slot).overrun.waits(from);
-        self.wait(slot, stop);
     }
 
     /// Takes what stands whole at the front of `bytes`, about a share of it. Gives how much was
@@ -324,15 +309,7 @@ impl<P: Pool> Relay<'_, P> {
             self.stats.identity_held.bump();
         }
         self.stats.native_held.bump();
-        let again = now.after(REFILL);
-        self.sessions.at_mut(slot).held_until = again;
-        let over = spent.is_over(&rates, now, bytes) || cfg!(wardline_mutant = "held_is_over");
-        if struck {
-            // It was told another rate than it has.
-            self.natives.conn_mut(slot).overrun.waits(Instant::NEVER);
-        } else if over && self.natives.conn_mut(slot).overrun.lacks(now, again) {
-            self.stays_over(slot);
-        }
+        self.sessions.at_mut(slot).held_until = now.after(REFILL);
         Err(Stop::Held)
     }
 
@@ -454,8 +431,8 @@ impl Rates {
         let least = limits.payload_bytes_max.saturating_mul(2);
         let of_bytes = |units: u32| rate(units, units.max(least));
         Self {
-            messages: of_messages(messages).map(lenient),
-            bytes: of_bytes(bytes).map(lenient),
+            messages: of_messages(messages),
+            bytes: of_bytes(bytes),
             deliveries: rate(deliveries, deliveries),
             common: (
                 of_messages(limits.identity_messages_per_second),
@@ -541,13 +518,5 @@ impl Spent {
             deliveries: take(self.deliveries, rates.deliveries, readers)?,
             common: self.common,
         })
-    }
-
-    /// Whether one more frame of so many bytes is over the rate that its connection was told: what
-    /// others cost it, devices of its identity and readers, is not.
-    fn is_over(&self, rates: &Rates, now: Instant, bytes: u32) -> bool {
-        let bytes = bytes.max(CHARGE_MIN);
-        taken(self.messages, rates.messages, now, 1).is_none()
-            || taken(self.bytes, rates.bytes, now, bytes).is_none()
     }
 }

@@ -26,7 +26,6 @@ mod intake;
 mod last_words;
 mod lost;
 mod ordinary;
-mod overrun;
 mod peers;
 mod publish;
 mod returned;

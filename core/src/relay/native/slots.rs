@@ -3,7 +3,6 @@
 
 use bytemuck::Zeroable;
 
-use super::overrun::Overrun;
 use crate::id::Ref;
 use crate::native::handshake::SessionId;
 use crate::native::handshake::server::{Held, ParkedAuth, ParkedResume};
@@ -86,7 +85,6 @@ pub struct Native {
     pub(super) messages: Bucket,
     pub(super) bytes: Bucket,
     pub(super) controls: Bucket,
-    pub(super) overrun: Overrun,
     pub(super) born_at: Instant,
     pub(super) pings: u64,
     /// The handle of the session that it has, or had.

@@ -38,15 +38,6 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
-    /// A session has been over the rate that its ACCEPT told for ten seconds on end, and for one
-    /// more since it was charged for that.
-    pub(super) fn stays_over(&mut self, slot: Ref) {
-        if !cfg!(wardline_mutant = "over_for_free") {
-            self.stats.rate_offences.bump();
-            self.offend_identity(slot, Offence::Rate);
-        }
-    }
-
     fn has_standing(&self, entry: Ref) -> bool {
         let item = self.natives.entries.at(entry);
         let good_since = self.natives.entries.at(item.chief).good_since;
