@@ -138,11 +138,11 @@ impl Dialogues {
         };
         let stream = header.kind == FrameKind::Stream;
         let bytes = opened.payload.len() as u64;
-        follows(open.begun.then_some(open.signed.as_ref()), opened.signed.as_ref())?;
         if stream && open.holed {
             self.fail(mid, Error::Unsure);
             return Ok(());
         }
+        follows(open.begun.then_some(open.signed.as_ref()), opened.signed.as_ref())?;
         open.signed = opened.signed;
         if stream && open.credit < bytes {
             self.fail(mid, Error::Credit);

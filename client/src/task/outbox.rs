@@ -33,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) topic: Option<Arc<str>>,
     pub(crate) class: Class,
     pub(crate) flags: u16,
+    /// For how long it was worth anything when it came here; 0: for ever.
+    pub(crate) ttl_ms: u32,
     /// When it is no longer worth being sent.
     pub(crate) until: Option<Instant>,
     pub(crate) payload: Vec<u8>,
@@ -56,7 +58,9 @@ impl Entry {
         };
         let class = self.class;
         let left = self.until.map(|until| until.since(now).as_millis().max(1));
-        let ttl_ms = left.map_or(0, |left| u32::try_from(left).unwrap_or(u32::MAX));
+        let left = left.map_or(0, |left| u32::try_from(left).unwrap_or(u32::MAX));
+        // What was signed before it came here has its time from then on.
+        let ttl_ms = if self.flags & flags::ENVELOPE != 0 { self.ttl_ms } else { left };
         let flags = self.flags | if self.letter.is_some() { flags::ENVELOPE } else { 0 };
         FrameHeader { kind, class, flags, topic, ttl_ms, peer, mid, offset: 0, corr }
     }

@@ -317,8 +317,10 @@ impl Task {
         poll_fn(|cx| {
             loop {
                 let now = self.clock.now();
-                self.poll_said(cx, now);
+                // Before what is said: there is room for as much as is given up.
                 self.expire(now);
+                self.settle();
+                self.poll_said(cx, now);
                 self.settle();
                 // What is parked goes out meanwhile; it is not what is waited for.
                 let _ = self.deliveries.poll(cx);

@@ -173,7 +173,7 @@ impl Task {
 
     fn enqueue(&mut self, frame: Outgoing) {
         let signs = self.plan.policy.signs && !frame.is_enveloped();
-        let Outgoing { to, class, flags, until, payload, audience, piece, taken, answer, .. } =
+        let Outgoing { to, class, flags, ttl_ms, until, payload, audience, piece, taken, answer } =
             frame;
         if answer.as_ref().is_some_and(|(number, _)| number.is_closed()) {
             // Who asked has given up before it came here.
@@ -211,8 +211,20 @@ impl Task {
         let letter = signs.then(|| (self.letters.number(), piece));
         let (topic, told, out) = (name, false, false);
         let until = until.map(|until| self.clock.of(until));
-        let entry =
-            Entry { to, topic, class, flags, until, payload, audience, letter, taken, told, out };
+        let entry = Entry {
+            to,
+            topic,
+            class,
+            flags,
+            ttl_ms,
+            until,
+            payload,
+            audience,
+            letter,
+            taken,
+            told,
+            out,
+        };
         self.outbox.push(mid, entry);
     }
 

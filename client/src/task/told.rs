@@ -148,7 +148,9 @@ impl Task {
                 return Ok(());
             }
         };
-        if !header.kind.is_answer() && is_late(header, opened.signed, clock_ms()) {
+        // Of a request it is for how long its answer is waited for, by the clock of who asks.
+        let direct = header.kind == FrameKind::Direct;
+        if direct && is_late(header, opened.signed, clock_ms()) {
             let (sender, mid) = (header.peer, header.mid);
             self.shared.report(Report::Late { sender, mid });
             return Ok(());

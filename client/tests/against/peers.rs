@@ -163,6 +163,8 @@ fn a_signed_answer_is_not_cut_short_unseen() {
             builder.envelopes(Policy::OPEN.sign()).connect().await.expect("connected")
         };
         let (alice, bob) = (signing(11).await, signing(12).await);
+        // What is signed next is signed after both began: clocks have milliseconds.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         let mut requests = bob.requests().await.unwrap();
         let (done, mut answered) = tokio::sync::mpsc::channel(1);
         let answering = tokio::spawn(async move {

@@ -186,7 +186,7 @@ settings! {
         identity_messages_per_second: PerSecond = Rate(2_000), Restart;
         /// Bytes that an identity may send in a second, in all its sessions; 0: no limit.
         identity_bytes_per_second: Bytes = Bytes(16 << 20), Restart;
-        /// Deliveries that a connection may cause in a second; 0: no limit.
+        /// Deliveries that an identity may cause in a second, in all its sessions; 0: no limit.
         deliveries_per_second: PerSecond = Rate(1_000_000), Restart;
         /// What a topic keeps for who comes later.
         retention_bytes: Bytes = Bytes(256 << 10), Restart;
