@@ -101,7 +101,10 @@ impl Code {
     /// Whether a session outlives a CLOSE of this code on its live connection and can be resumed.
     #[must_use]
     pub const fn session_survives(self) -> bool {
-        matches!(self, Self::Idle | Self::BadTag | Self::BadSeq | Self::SlowReader)
+        matches!(
+            self,
+            Self::Idle | Self::BadTag | Self::BadSeq | Self::SlowReader | Self::TooManyConnections
+        )
     }
 }
 
@@ -159,6 +162,6 @@ mod tests {
         let rest = [1, 2, 3, 0x30, 0x31].into_iter().chain(0x50..=0x55).chain([0x7F]);
         assert_eq!(with(ComeBack::Backoff), rest.collect::<Vec<_>>());
         let survivors = Code::ALL.iter().filter(|code| code.session_survives());
-        assert!(survivors.map(|code| code.wire()).eq([0x02, 0x30, 0x31, 0x43]));
+        assert!(survivors.map(|code| code.wire()).eq([0x02, 0x30, 0x31, 0x43, 0x44]));
     }
 }

@@ -8,7 +8,7 @@ use crate::event::{Event, Reason};
 use crate::fault::{PeerFault, Refusal, invariant_failed};
 use crate::id::{ConnId, Dialects, Ref, TopicId};
 use crate::limits::RESERVE;
-use crate::prefix::Prefix;
+use crate::prefix::{Prefix, PrefixSlot};
 use crate::quarantine::{Charge, Offence, THROTTLE, Verdict};
 use crate::rate::Rate;
 use crate::session::{Flags, Pending, Phase};
@@ -161,7 +161,10 @@ impl<P: Pool> Relay<'_, P> {
     pub(super) fn has_room(&self, prefix: Ref, others: u32, native: bool) -> Result<(), Refusal> {
         let most = self.limits.quarantine.connections_per_prefix;
         let full = if native {
-            self.prefixes.at(prefix).strangers >= self.limits.native.half_open_per_prefix
+            let PrefixSlot { strangers, good, .. } = *self.prefixes.at(prefix);
+            // What has ended and is not read to its end has a place for a while, and no session.
+            strangers >= self.limits.native.half_open_per_prefix
+                || others.saturating_sub(good) >= most
         } else {
             self.connections() >= (self.limits.connections / 10).saturating_mul(7)
         };
@@ -196,14 +199,17 @@ impl<P: Pool> Relay<'_, P> {
         Ok(())
     }
 
-    /// Who gives way of an address: the youngest that has proved nothing, else the youngest that
-    /// the operator does not know.
+    /// Who gives way of an address: the youngest that is over or has proved nothing, else the
+    /// youngest that the operator does not know.
     fn victim(&self, youngest: Ref) -> Option<Ref> {
         let (mut next, mut proved) = (youngest, None);
         for _ in 0..VICTIM_STEPS {
             let Some(slot) = next.some() else { break };
             let session = self.sessions.at(slot);
             next = session.older;
+            if session.phase() == Phase::Finished {
+                return Some(slot);
+            }
             if !session.is_open() {
                 continue;
             }

@@ -41,6 +41,15 @@ impl World {
         (conn, if had[4] == CHALLENGE { Ok(had[12]) } else { Err(code) })
     }
 
+    /// Says HELLO, whatever is answered.
+    fn try_begin(&mut self, ip: [u8; 4]) -> Result<(), Refusal> {
+        let conn = self.try_connect(ip)?;
+        let key = SigningKey::from_seed(&[3; 32]);
+        let (hello, _) = attempt(&key, self.port).hello();
+        self.feed(conn, hello.as_bytes());
+        Ok(())
+    }
+
     /// Says what is no handshake, until the address is refused.
     fn have_refused(&mut self, ip: [u8; 4]) {
         for _ in 0..8 {
@@ -324,4 +333,25 @@ fn a_client_of_lines_gives_way_before_a_session() {
     world.turn();
     assert_eq!(world.relay.remote(line), None, "it is gone");
     assert!(live.iter_mut().all(|client| world.told(client).is_empty()));
+}
+
+#[test]
+fn who_is_over_counts_for_its_address_and_gives_way_first() {
+    let one_a_second = NativeLimits { handshakes_per_second: 1, ..NativeLimits::DEFAULT };
+    let mut world = World::sized(one_a_second, 400);
+    let mut refused = 0;
+    for _ in 0..500 {
+        // It is told that it is too quick, or one too many, and never closes.
+        if let Err(refusal) = world.try_begin(NAT) {
+            assert_eq!(refusal, Refusal::TooManyFromAddress);
+            refused += 1;
+        }
+    }
+    assert!(refused >= 240, "{refused} of 500");
+    // Those of an address which fills all places, and have ended, make room for others.
+    let mut world = World::sized(one_a_second, 100);
+    let taken = (0..100).filter(|_| world.try_begin(NAT).is_ok()).count();
+    assert!(taken > 90, "{taken}");
+    let key = agent(1);
+    world.join(&key, 0, [10, 0, 0, 2]);
 }

@@ -326,7 +326,9 @@ impl<P: Pool> Relay<'_, P> {
     /// What an identity spent is known to its other sessions still. `entry` is in no bucket of the
     /// table any more.
     fn hand_buckets_on(&mut self, entry: Ref, bucket: usize) {
-        let old = *self.natives.entries.at(entry);
+        let old = self.natives.entries.at(entry);
+        let (messages, bytes) = (old.messages, old.bytes);
+        let (deliveries, good_since) = (old.deliveries, old.good_since);
         let mut chief = Ref::NONE;
         let mut at = self.natives.entry_buckets.get(bucket).map_or(Ref::NONE, |first| first.0);
         while let Some(here) = at.some() {
@@ -337,10 +339,10 @@ impl<P: Pool> Relay<'_, P> {
             }
             if chief.is_none() {
                 chief = here;
-                item.messages = old.messages;
-                item.bytes = old.bytes;
-                item.deliveries = old.deliveries;
-                item.good_since = old.good_since;
+                item.messages = messages;
+                item.bytes = bytes;
+                item.deliveries = deliveries;
+                item.good_since = good_since;
             }
             item.chief = chief;
         }

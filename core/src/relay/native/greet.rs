@@ -193,7 +193,10 @@ impl<P: Pool> Relay<'_, P> {
                 let code = Code::TooManyConnections;
                 self.turn_away(slot, Ended { code, retry_ms: RETRY_MS });
             }
-            Stage::Live => self.end_native(slot, Code::TooManyConnections, RETRY_MS),
+            Stage::Live => {
+                self.detach(slot, true);
+                self.end_native(slot, Code::TooManyConnections, RETRY_MS);
+            }
             Stage::None | Stage::Hello | Stage::Auth | Stage::Waiting | Stage::Over => {
                 self.close(slot, Reason::Fault(PeerFault::Evicted));
             }

@@ -81,16 +81,21 @@ impl<P: Pool> Relay<'_, P> {
         self.drop_half(slot);
         self.return_queued(slot);
         let conn = self.natives.conn(slot);
-        let mute = conn.stage() == Stage::Hello && conn.last_code == 0;
-        if mute && !self.sessions.at(slot).flags.has(Flags::EXEMPT) {
-            // It left, or was too slow, before anybody could know what it wanted.
-            let prefix = self.prefixes.at(self.sessions.at(slot).prefix).key;
-            self.knock(prefix);
+        if conn.stage() == Stage::Hello && conn.last_code == 0 {
+            self.knock_unheard(slot);
         }
         self.no_stranger(slot);
         let conn = self.natives.conn_mut(slot);
         conn.set_stage(Stage::Over);
         conn.batch_count = 0;
+    }
+
+    /// It left, or was too slow, before anybody could know what it wanted: a connect all the same.
+    fn knock_unheard(&mut self, slot: Ref) {
+        let session = self.sessions.at(slot);
+        if !session.flags.has(Flags::EXEMPT) {
+            self.knock(self.prefixes.at(session.prefix).key);
+        }
     }
 
     /// Nothing of a connection is under way any more.
@@ -129,6 +134,9 @@ impl<P: Pool> Relay<'_, P> {
                 return !self.sessions.at(slot).is_open();
             }
             if conn.stage() != Stage::Waiting {
+                if conn.stage() == Stage::Hello {
+                    self.knock_unheard(slot);
+                }
                 self.turn_away(slot, Code::HandshakeTimeout.into());
                 return true;
             }
