@@ -40,20 +40,30 @@ impl Dial {
     }
 
     pub(crate) fn try_connect(self) -> io::Result<Client> {
-        let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, None)?;
-        if let Some(from) = self.from {
-            socket.bind(&SocketAddr::new(from, 0).into())?;
-        }
-        if let Some(bytes) = self.receive_buffer_bytes {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        socket.connect_timeout(&self.to.into(), PATIENCE)?;
-        let stream = TcpStream::from(socket);
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        let stream = dial(self.to, self.from, self.receive_buffer_bytes)?;
         let address = stream.local_addr()?;
         Ok(Client { stream, address, unread: Vec::new(), taken: 0, ended: None })
     }
+}
+
+/// A socket of any dialect. Its port is no other's: left to itself, the kernel lets two sockets have
+/// the same one when they go to different listeners, and tests tell clients apart by their address.
+pub(super) fn dial(
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    receive_buffer_bytes: Option<usize>,
+) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    // Before it connects: the window is offered then.
+    if let Some(bytes) = receive_buffer_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.bind(&SocketAddr::new(from.unwrap_or(to.ip()), 0).into())?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 /// How a connection ended.

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use socket2::{Domain, Socket, Type};
 use wardline_core::Instant;
 use wardline_core::native::handshake::client::{
     Answered, Attempt, AwaitAnswer, Connected, Ended, Resumption,
@@ -14,7 +13,7 @@ use wardline_core::native::handshake::{Alert, HEADER_BYTES, Solve};
 use wardline_core::native::{Code, Ephemeral, SigningKey, digest};
 
 use super::NativeClient;
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, client};
 
 /// The largest body of a record that is taken, unless told otherwise.
 const RECV_MAX: u32 = 128 << 10;
@@ -97,17 +96,7 @@ impl NativeDial {
 
     /// The socket alone.
     pub(crate) fn stream(&self) -> io::Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, None)?;
-        if let Some(bytes) = self.receive_buffer_bytes {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        if let Some(ip) = self.from {
-            socket.bind(&SocketAddr::new(ip, 0).into())?;
-        }
-        socket.connect_timeout(&self.to.into(), PATIENCE)?;
-        let stream = TcpStream::from(socket);
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        let stream = client::dial(self.to, self.from, self.receive_buffer_bytes)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(stream)
     }
