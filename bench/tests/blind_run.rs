@@ -2,25 +2,14 @@
 
 #![cfg(target_os = "linux")]
 
-use std::fs;
-use std::process::{Command, Output};
+mod common;
 
+use std::fs;
+use std::process::Command;
+
+use common::{load, load_json};
 use serde_json::Value;
 use tempfile::TempDir;
-
-fn load(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_load")).args(args).output().expect("load starts")
-}
-
-/// Runs it with `--json` and gives what it wrote, after it succeeded.
-fn load_json(args: &[&str]) -> Value {
-    let dir = TempDir::new().expect("a temporary directory");
-    let file = dir.path().join("figures.json");
-    let output = load(&[args, &["--json", file.to_str().expect("a path")]].concat());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {said}");
-    serde_json::from_slice(&fs::read(file).expect("figures")).expect("JSON")
-}
 
 fn number(value: &Value, pointer: &str) -> u64 {
     value.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {pointer}"))
