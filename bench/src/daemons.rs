@@ -22,8 +22,8 @@ use crate::stats::Round;
 const REQUESTS_MIN: usize = 300;
 /// How long an answer may take before the round fails.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Before a request is due it is waited for awake, and while it is under way, too: a timer is late by
-/// some tens of microseconds, and a core that sleeps takes as long to wake. Both would be the
+/// Before a request is due it is waited for awake, and while it is under way, too: a timer is late
+/// by some tens of microseconds, and a core that sleeps takes as long to wake. Both would be the
 /// load's, not the relay's, whose own core sleeps whenever it has nothing to do.
 const AWAKE: Duration = Duration::from_micros(300);
 /// Latencies up to it.

@@ -46,8 +46,8 @@ impl Dial {
     }
 }
 
-/// A socket of any dialect. Its port is no other's: left to itself, the kernel lets two sockets have
-/// the same one when they go to different listeners, and tests tell clients apart by their address.
+/// A socket of any dialect. Its port is no other's: left to itself, the kernel lets two sockets
+/// have the same one when they go to different listeners, and tests tell clients apart by address.
 pub(super) fn dial(
     to: SocketAddr,
     from: Option<IpAddr>,
