@@ -111,6 +111,8 @@ impl NativeClient {
         self.taken = 0;
         self.ponged = 0;
         self.ended = false;
+        // An attempt that was turned away has ended, too; that was told by its outcome.
+        self.heard.retain(|said| !matches!(said, Said::End(_)));
         self.shake(resume)
     }
 
