@@ -219,6 +219,10 @@ pub struct Limits {
     pub linger: Duration,
     /// How long a drain may take to flush what is queued. Default 10 s.
     pub drain: Duration,
+    /// How long a drain may take until everybody was told, where there are many. Default 10 s.
+    pub drain_spread: Duration,
+    /// How many a drain tells at once, whatever time it has. Default 256.
+    pub drain_at_once: u32,
     /// Warnings to one connection per second. Default 10.
     pub warnings_per_second: u32,
     /// Whether each message that is taken or refused is reported as an event. Default false.
@@ -257,6 +261,8 @@ impl Limits {
         unfinished: Duration::from_secs(10),
         linger: Duration::from_secs(2),
         drain: Duration::from_secs(10),
+        drain_spread: Duration::from_secs(10),
+        drain_at_once: 256,
         warnings_per_second: 10,
         report_messages: false,
         line: LineLimits {

@@ -233,8 +233,8 @@ pub struct Relay<'s, P> {
     freed_seen: u64,
     /// The turn in which readers were last evicted for memory.
     evicted_turn: u64,
-    /// The next session that the shutdown gets to; none while there is no shutdown.
-    draining: Option<u32>,
+    /// The shutdown, once there is one.
+    draining: Option<leave::Drain>,
     /// Where the search for the largest input begins.
     hand: u32,
     /// The other shards of the process, if there are any.
@@ -425,15 +425,12 @@ impl<'s, P: Pool> Relay<'s, P> {
             self.turn = self.turn.wrapping_add(1);
             self.backlog.append(&mut self.sessions, &mut self.unserved);
             self.backlog.append(&mut self.sessions, &mut self.deferred);
-            let again = self.backlog.first().is_some()
-                || self.draining_goes_on()
-                || self.links.unblocked(self.memory.freed);
+            let again = self.backlog.first().is_some() || self.links.unblocked(self.memory.freed);
             if again {
                 return Output::Wait(Some(self.now));
             }
-            let sweep_at = self.natives.sweep_at;
             let next = self.wheel.next();
-            return Output::Wait(match sweep_at {
+            return Output::Wait(match self.natives.sweep_at.min(self.drain_at()) {
                 Instant::NEVER => next,
                 at => Some(next.map_or(at, |next| next.min(at))),
             });

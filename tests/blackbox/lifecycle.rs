@@ -169,6 +169,25 @@ mod endings {
     }
 
     #[test]
+    fn many_are_not_all_told_in_the_same_moment() {
+        on_each_engine(|engine| {
+            let mut relay = Launch::talkative(engine).start();
+            let mut clients: Vec<Client> = (0..600).map(|_| relay.connect()).collect();
+            relay.seat(&mut clients);
+            let begun = Instant::now();
+            relay.signal(ENDINGS[0]);
+            for client in &mut clients {
+                client.expect(SHUTDOWN_WARNING);
+                client.expect_closed();
+            }
+            // 256 at once, and again 100 ms later, and the rest 100 ms after that.
+            let took = begun.elapsed();
+            assert!(took >= Duration::from_millis(200), "all were told within {took:?}");
+            assert_eq!(relay.wait(PATIENCE).code(), Some(0));
+        });
+    }
+
+    #[test]
     fn a_second_signal_ends_the_drain_at_once() {
         on_each_engine(|engine| {
             for signal in ENDINGS {

@@ -463,14 +463,15 @@ impl<'s, 'b> Cluster<'s, 'b> {
     fn shut_down(&mut self, rude: bool) {
         let limits = self.worlds[0].side.plan.limits;
         let span = limits.drain.as_nanos() + limits.linger.as_nanos() * 2 + 3 * SECOND_NS;
-        let end = self.now_ns() + span;
+        let spread = limits.drain_spread.as_nanos();
+        let end = self.now_ns() + spread + span;
         let mut there = Vec::new();
         for world in &mut self.worlds {
             there.push(world.begin_shutdown());
         }
         while rude && self.now_ns() < end {
             self.ordinary();
-            self.leap(span / 500);
+            self.leap((spread + span) / 500);
         }
         for world in &mut self.worlds {
             world.settle();

@@ -183,11 +183,13 @@ impl World<'_, '_> {
         let limits = self.side.plan.limits;
         let rude = self.side.plan.rude_shutdown;
         let span = limits.drain.as_nanos() + limits.linger.as_nanos() * 2 + SLACK_NS;
-        let end = self.side.now_ns + span;
-        while rude && self.side.now_ns < end {
+        let told_by = self.side.now_ns + limits.drain_spread.as_nanos();
+        let end = told_by + span;
+        // Who stood still meanwhile tells some of it later, and they have as long as any other.
+        while rude && self.side.now_ns < end.max(self.last_told() + span) {
             self.step();
             self.settle();
-            self.side.now_ns += span / 500;
+            self.side.now_ns += (span + limits.drain_spread.as_nanos()) / 500;
         }
         if rude {
             self.settle();
@@ -206,6 +208,12 @@ impl World<'_, '_> {
         if !rude {
             self.assert_told(there);
         }
+    }
+
+    /// When the last of those who are there began to leave.
+    pub(crate) fn last_told(&self) -> u64 {
+        let peers = self.side.live.iter().map(|peer| &self.side.peers[*peer]);
+        peers.filter_map(|peer| peer.view.leaving.as_ref()).map(|it| it.at_ns).max().unwrap_or(0)
     }
 
     /// The relay is told to shut down; gives who was there.

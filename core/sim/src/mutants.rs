@@ -21,6 +21,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("skip_ends_early", "the rest of a line over the limit is taken for a line"),
     ("never_resumed", "a paused connection is never read again"),
     ("starved_for_ever", "who waited for memory is not told that there is some"),
+    ("drain_forgets_the_rest", "a shutdown tells the first and nobody else"),
     ("farewell_before_flush", "the last words come before what is queued"),
     ("rate_not_charged", "messages cost nothing"),
     ("throttle_ignored", "a struck address pays no more than others"),

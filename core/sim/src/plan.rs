@@ -191,6 +191,8 @@ fn pressure(rng: &mut Rng<'_>, limits: &mut Limits) {
     limits.unfinished = ms(rng.pick(&[300, 3_000, 10_000]));
     limits.linger = ms(rng.pick(&[10, 500, 2_000]));
     limits.drain = ms(rng.pick(&[50, 2_000, 10_000]));
+    limits.drain_spread = ms(rng.pick(&[0, 150, 2_000, 10_000]));
+    limits.drain_at_once = rng.pick(&[1, 1, 3, 256]);
     limits.warnings_per_second = rng.pick(&[0, 1, 10, 1_000]);
 }
 

@@ -12,35 +12,63 @@ use crate::id::Ref;
 use crate::line::warning;
 use crate::session::{Farewell, Flags, Pending, Phase, Sending};
 use crate::storage::{Pool, Purpose};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 
-/// Sessions that a shutdown gets to per turn.
-const DRAIN_STEP: u32 = 256;
+/// The steps of a shutdown.
+const DRAIN_TICK: Duration = Duration::from_millis(100);
+
+/// A shutdown that is under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    /// The next session that it gets to, and when.
+    next: u32,
+    at: Instant,
+}
 
 impl<P: Pool> Relay<'_, P> {
-    /// Begins to end every connection: each is sent what is queued for it and a warning. Done
-    /// when [`Relay::connections`] is 0.
+    /// Begins to end every connection: each is sent what is queued for it and a warning. Where
+    /// there are many, not all in the same moment: they would all be back in the same moment,
+    /// wherever they go. Done when [`Relay::connections`] is 0.
     pub fn handle_shutdown(&mut self, now: Instant) {
         self.enter(now);
         if self.draining.is_none() {
-            self.draining = Some(0);
+            self.draining = Some(Drain { next: 0, at: now });
         }
     }
 
-    pub(super) fn draining_goes_on(&self) -> bool {
-        self.draining.is_some_and(|next| next < self.sessions.touched())
+    /// When a shutdown goes on; never, where there is none, or everybody was told.
+    pub(super) fn drain_at(&self) -> Instant {
+        self.draining.map_or(Instant::NEVER, |drain| drain.at)
+    }
+
+    /// Whether there is a shutdown of which everybody was told.
+    pub(in crate::relay) fn everybody_leaves(&self) -> bool {
+        self.draining.is_some_and(|drain| drain.at == Instant::NEVER)
     }
 
     pub(super) fn drain_some(&mut self) {
-        let Some(next) = self.draining else { return };
-        let end = next.saturating_add(DRAIN_STEP).min(self.sessions.touched());
+        let Some(Drain { next, at }) = self.draining.filter(|drain| drain.at <= self.now) else {
+            return;
+        };
+        let (all, spread) = (self.sessions.touched(), self.limits.drain_spread);
+        let tick = DRAIN_TICK.min(spread);
+        // So many that the last are told in time.
+        let ticks = spread.as_nanos().checked_div(tick.as_nanos()).unwrap_or(1).max(1);
+        let share = u32::try_from(u64::from(all).div_ceil(ticks)).unwrap_or(u32::MAX);
+        // Who comes late to it, for the process stood still, has more to do.
+        let late = self.now.since(at).as_nanos().checked_div(tick.as_nanos()).unwrap_or(0);
+        let steps = u32::try_from(late.saturating_add(1)).unwrap_or(u32::MAX);
+        let many = share.max(self.limits.drain_at_once).saturating_mul(steps);
+        let end = next.saturating_add(many).min(all);
         for index in next..end {
             let slot = Ref::of(index);
             if self.sessions.at(slot).is_open() {
                 self.leave(slot, Reason::Shutdown, Farewell::Shutdown, true);
             }
         }
-        self.draining = Some(end.max(next));
+        let rest = end < all && !cfg!(wardline_mutant = "drain_forgets_the_rest");
+        let at = if rest { at.after(tick.times(u64::from(steps))) } else { Instant::NEVER };
+        self.draining = Some(Drain { next: end.max(next), at });
     }
 
     /// Begins to end a connection. `flush`: it is sent what is queued for it first; else its

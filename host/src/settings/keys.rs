@@ -230,6 +230,8 @@ settings! {
         warnings_per_second: PerSecond = Rate(LIMITS.warnings_per_second), Restart;
         /// How long a shutdown may take to send what is queued.
         drain: Span = Span(LIMITS.drain), Restart;
+        /// How long it may take until everybody was told of a shutdown, where there are many.
+        drain_spread: Span = Span(LIMITS.drain_spread), Restart;
         /// How long a connection that is closed may take to read its last bytes.
         linger: Span = Span(LIMITS.linger), Restart;
     }

@@ -62,8 +62,12 @@ impl Settings {
                 wrong.push((key, "must be 8 to 16777216".to_owned()));
             }
         }
-        if self.limits.drain.0 > HOUR {
-            wrong.push(("limits.drain", "must be at most 1h".to_owned()));
+        for (key, span) in
+            [("limits.drain", self.limits.drain), ("limits.drain_spread", self.limits.drain_spread)]
+        {
+            if span.0 > HOUR {
+                wrong.push((key, "must be at most 1h".to_owned()));
+            }
         }
         Limits {
             connections: self.limits.connections,
@@ -73,6 +77,7 @@ impl Settings {
             unfinished: self.limits.unfinished.0,
             warnings_per_second: self.limits.warnings_per_second.0,
             drain: self.limits.drain.0,
+            drain_spread: self.limits.drain_spread.0,
             linger: self.limits.linger.0,
             lag_rule: pressure.lag_rule,
             lag_bytes: pressure.lag_bytes.0,

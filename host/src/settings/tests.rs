@@ -60,6 +60,7 @@ segments = "8MiB"
 unfinished = "3s"
 warnings_per_second = 5
 drain = "1s"
+drain_spread = "3s"
 linger = "500ms"
 
 [pressure]
@@ -155,6 +156,7 @@ fn limits_are_what_the_settings_say() {
     assert_eq!(limits.unfinished, Duration::from_secs(3));
     assert_eq!(limits.warnings_per_second, 5);
     assert_eq!(limits.drain, Duration::from_secs(1));
+    assert_eq!(limits.drain_spread, Duration::from_secs(3));
     assert_eq!(limits.linger, Duration::from_millis(500));
     assert_eq!(limits.lag_rule, LagRule::Gap);
     assert_eq!(limits.lag_bytes, 1 << 20);

@@ -96,8 +96,8 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// The senders of what peers said and nothing was sent of are told that it came to nothing.
-    /// Of what a send under way has, nobody knows how far it goes: it counts as sent. At a
-    /// shutdown nobody is told, for everybody leaves.
+    /// Of what a send under way has, nobody knows how far it goes: it counts as sent. Once
+    /// everybody was told of a shutdown nobody is told this, for everybody leaves.
     pub(super) fn return_queued(&mut self, slot: Ref) {
         if self.natives.conn(slot).peers_from == 0 {
             return;
@@ -108,7 +108,7 @@ impl<P: Pool> Relay<'_, P> {
         let conn = *self.natives.conn(slot);
         let mut at = self.first_whole(slot, sent);
         self.natives.conn_mut(slot).peers_from = 0;
-        if self.draining.is_some() {
+        if self.everybody_leaves() {
             return;
         }
         let lives = self.entry_of(conn.handle).is_ok();
