@@ -112,14 +112,17 @@ pub enum Event {
         /// Which.
         shard: u8,
     },
-    /// An address was struck by the quarantine.
+    /// An address, or an identity, was struck by the quarantine.
     Struck {
         /// A connection of it.
         conn: ConnId,
         /// How often before, and this time.
         strikes: u8,
-        /// For how many seconds its newcomers are refused; 0: they are only slowed.
+        /// For how many seconds its newcomers are refused, or an identity solves a puzzle at its
+        /// second strike; 0: they are only slowed.
         seconds: u32,
+        /// It is the identity of the connection, not its address.
+        identity: bool,
     },
 }
 

@@ -89,6 +89,9 @@ pub struct NativeLimits {
     pub puzzle_bits: u8,
     /// The same while the relay is loaded: by memory, or by handshakes. Default 16.
     pub puzzle_bits_loaded: u8,
+    /// The same of an identity at the second level of its quarantine. Default 20, at most 22: a
+    /// tenth of a second's work, and about one for a client in Python, of the five that there are.
+    pub puzzle_bits_struck: u8,
     /// Full handshakes per second from one prefix, twice as many as burst. Default 20.
     pub handshakes_per_second: u32,
     /// The same from one neighbourhood, a /24 or a /48. Default 200.
@@ -128,6 +131,7 @@ impl NativeLimits {
         subscriptions: 64,
         puzzle_bits: 0,
         puzzle_bits_loaded: 16,
+        puzzle_bits_struck: 20,
         handshakes_per_second: 20,
         handshakes_per_parent_second: 200,
         handshakes_total_per_second: 2_000,
@@ -341,6 +345,7 @@ impl Limits {
             || native.payload_bytes_max > 1 << 20
             || native.puzzle_bits > PUZZLE_BITS_MAX
             || native.puzzle_bits_loaded > PUZZLE_BITS_MAX
+            || native.puzzle_bits_struck > PUZZLE_BITS_MAX
             || native.sessions_per_identity == 0
             || native.subscriptions == 0
         {

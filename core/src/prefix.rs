@@ -131,6 +131,8 @@ pub struct PrefixSlot {
     pub(crate) handshakes: Bucket,
     /// Readers of it that were cut.
     pub(crate) cuts: Bucket,
+    /// Who comes from there solves the puzzle of an identity that was struck, until then.
+    pub(crate) puzzle_until: Instant,
     /// Handshakes of it that are under way.
     pub(crate) half_open: u32,
     /// Native connections of it that have no session yet.

@@ -28,7 +28,9 @@ const GOOD_MAX: u32 = 15;
 
 /// How long the first strike slows.
 const THROTTLE_S: u32 = 60;
-/// The same as a span.
+/// How long the second level lasts.
+const PUZZLE_S: u32 = 4 * 60;
+/// [`THROTTLE_S`] as a span.
 pub(crate) const THROTTLE: Duration = Duration::from_secs(THROTTLE_S as u64);
 
 /// What an address did, with its price in points (limits: 100 points are a strike, 10 leak away
@@ -84,22 +86,29 @@ impl Offence {
 enum Level {
     /// A tenth of the rates.
     Throttle,
+    /// It has to solve a puzzle first.
+    Puzzle,
     /// Newcomers are refused.
     Refuse,
 }
 
-/// The level and its length. The second level is the puzzle; who speaks a dialect without one is
-/// refused for as long.
-const fn level(strikes: u8) -> (Level, u32) {
+/// The level and its length. The second level is the puzzle, for an identity; an address is refused
+/// for as long, since what comes from there may speak a dialect without one.
+const fn level(key: Prefix, strikes: u8) -> (Level, u32) {
     match strikes {
         0 | 1 => (Level::Throttle, THROTTLE_S),
-        2 => (Level::Refuse, 4 * 60),
+        2 if key.is_identity() => (Level::Puzzle, PUZZLE_S),
+        2 => (Level::Refuse, PUZZLE_S),
         3 => (Level::Refuse, 16 * 60),
         4 => (Level::Refuse, 64 * 60),
         5 => (Level::Refuse, 256 * 60),
         _ => (Level::Refuse, 24 * 3_600),
     }
 }
+
+/// What [`Ban::refuse`] says of newcomers: they solve a puzzle, or are not let in.
+const PUZZLED: u8 = 1;
+const REFUSED: u8 = 2;
 
 /// An entry of the table, 32 bytes. All zeros is free.
 #[derive(Clone, Copy, Debug, Default, Zeroable)]
@@ -125,6 +134,11 @@ impl Ban {
     }
 
     const fn refuses(&self, now_s: u32) -> bool {
+        self.refuse == REFUSED && now_s < self.until_s
+    }
+
+    /// Whether it is not forgotten for the sake of others yet.
+    const fn bars(&self, now_s: u32) -> bool {
         self.refuse != 0 && now_s < self.until_s
     }
 
@@ -141,6 +155,8 @@ pub enum Verdict {
     Free,
     /// A tenth of the rates, for so long yet.
     Throttled(Duration),
+    /// The same, and a hard puzzle before it is let in: of identities only.
+    Puzzled(Duration),
     /// No newcomers, for so long yet.
     Refused(Duration),
 }
@@ -150,7 +166,7 @@ pub enum Verdict {
 pub(crate) enum Charge {
     /// Noted.
     Noted,
-    /// A strike: so many by now, and newcomers are refused for so many seconds.
+    /// A strike: so many by now, and newcomers are refused, or solve a puzzle, for so many seconds.
     Struck { strikes: u8, seconds: u32, to_parent: bool },
     /// It would have been a strike, but too many are banned already.
     Withheld,
@@ -219,7 +235,12 @@ impl<'s> Quarantine<'s> {
         match own {
             Some(ban) if ban.is_active(now_s) => {
                 let left = ban.until_s.saturating_sub(now_s);
-                Verdict::Throttled(Duration::from_secs(u64::from(left)))
+                let left = Duration::from_secs(u64::from(left));
+                if ban.refuse == PUZZLED {
+                    Verdict::Puzzled(left)
+                } else {
+                    Verdict::Throttled(left)
+                }
             }
             Some(_) | None => Verdict::Free,
         }
@@ -314,7 +335,7 @@ impl<'s> Quarantine<'s> {
         entry.until_s = entry.until_s.max(now_s.saturating_add(span));
         entry.throttle = 1;
         if seconds_s > 0 && !cfg!(wardline_mutant = "ban_adopted_softly") {
-            entry.refuse = 1;
+            entry.refuse = REFUSED;
             self.bans = self.bans.saturating_add(1);
         }
     }
@@ -323,7 +344,7 @@ impl<'s> Quarantine<'s> {
         let (now_us, now_s) = (micros(now), seconds(now));
         let set = set_mut(self.parents, &self.secret, parent);
         if let Some(entry) = find_or_evict(set, parent, now_us, now_s) {
-            entry.refuse = 1;
+            entry.refuse = REFUSED;
             entry.strikes = entry.strikes.max(strikes);
             entry.until_s = entry.until_s.max(now_s.saturating_add(span_s));
         }
@@ -346,7 +367,7 @@ impl<'s> Quarantine<'s> {
         let strikes = entry.strikes.saturating_sub(forgiven).saturating_add(1);
         let (level, seconds) = match span_s {
             Some(span) => (Level::Refuse, span),
-            None => level(strikes),
+            None => level(prefix, strikes),
         };
         if level == Level::Refuse && withheld {
             return Charge::Withheld;
@@ -359,10 +380,15 @@ impl<'s> Quarantine<'s> {
         let longer = seconds.saturating_add((seconds / 4).saturating_mul(jitter) / 256);
         entry.until_s = entry.until_s.max(now_s.saturating_add(longer));
         entry.throttle = 1;
-        if level == Level::Throttle {
-            return Charge::Struck { strikes, seconds: 0, to_parent: false };
+        match level {
+            Level::Throttle => return Charge::Struck { strikes, seconds: 0, to_parent: false },
+            Level::Puzzle => {
+                entry.refuse = entry.refuse.max(PUZZLED);
+                return Charge::Struck { strikes, seconds: longer, to_parent: false };
+            }
+            Level::Refuse => {}
         }
-        entry.refuse = 1;
+        entry.refuse = REFUSED;
         self.bans = self.bans.saturating_add(u32::from(!prefix.is_identity()));
         if self.neighbours(now_s, prefix) >= WAYS {
             return self.strike_parent(now, prefix, offence, strikes, longer);
@@ -384,14 +410,14 @@ impl<'s> Quarantine<'s> {
         }
         let parent = prefix.parent();
         let now_s = seconds(now);
-        let length = if seconds_s == 0 { level(strikes).1 } else { seconds_s };
+        let length = if seconds_s == 0 { level(parent, strikes).1 } else { seconds_s };
         let now_us = micros(now);
         let set = set_mut(self.parents, &self.secret, parent);
         let Some(entry) = find_or_evict(set, parent, now_us, now_s) else {
             return Charge::Withheld;
         };
         entry.reason = offence as u8;
-        entry.refuse = 1;
+        entry.refuse = REFUSED;
         entry.strikes = entry.strikes.max(strikes);
         entry.until_s = entry.until_s.max(now_s.saturating_add(length));
         Charge::Struck { strikes, seconds: length, to_parent: true }
@@ -479,7 +505,7 @@ fn find_or_evict(set: &mut [Ban], key: Prefix, now_us: u64, now_s: u32) -> Optio
             let (place, _) = set
                 .iter()
                 .enumerate()
-                .filter(|(_, ban)| !ban.refuses(now_s) || cfg!(wardline_mutant = "ban_evicted"))
+                .filter(|(_, ban)| !ban.bars(now_s) || cfg!(wardline_mutant = "ban_evicted"))
                 .min_by_key(|(_, ban)| {
                     (!ban.key.is_none(), ban.is_active(now_s), ban.worth(now_us))
                 })?;

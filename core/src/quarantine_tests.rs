@@ -98,6 +98,44 @@ fn strikes_grow_and_are_forgiven_one_a_day() {
 }
 
 #[test]
+#[cfg(feature = "native-sessions")]
+fn an_identity_solves_a_puzzle_before_it_is_refused() {
+    let mut tables = Tables::new(64);
+    let mut identities = [Ban::default(); 8];
+    let mut quarantine = tables.lend();
+    quarantine.lend_identities(&mut identities);
+    let who = Prefix::of_identity(&[7; 16]);
+    let verdicts = [1, 2, 3].map(|strikes| {
+        let charge = strike(&mut quarantine, at(1), who);
+        assert!(matches!(charge, Charge::Struck { strikes: counted, .. } if counted == strikes));
+        quarantine.verdict(at(1), who)
+    });
+    let [Verdict::Throttled(_), Verdict::Puzzled(span), Verdict::Refused(_)] = verdicts else {
+        panic!("{verdicts:?}");
+    };
+    assert!((240..=300).contains(&span.as_secs()));
+    // Nobody else, and when it is over it is over.
+    assert_eq!(quarantine.verdict(at(1), Prefix::of_identity(&[8; 16])), Verdict::Free);
+    assert_eq!(quarantine.verdict(at(2_000), who), Verdict::Free);
+}
+
+#[test]
+#[cfg(feature = "native-sessions")]
+fn a_puzzle_is_not_forgotten_for_the_sake_of_others() {
+    let mut tables = Tables::new(64);
+    let mut identities = [Ban::default(); 8];
+    let mut quarantine = tables.lend();
+    quarantine.lend_identities(&mut identities);
+    let who = |nth| Prefix::of_identity(&[nth; 16]);
+    strike(&mut quarantine, at(1), who(0));
+    strike(&mut quarantine, at(1), who(0));
+    for nth in 1..100 {
+        strike(&mut quarantine, at(1), who(nth));
+    }
+    assert!(matches!(quarantine.verdict(at(1), who(0)), Verdict::Puzzled(_)));
+}
+
+#[test]
 fn a_ban_is_never_evicted_and_eight_side_by_side_become_one() {
     let mut tables = Tables::new(8);
     let mut quarantine = tables.lend();

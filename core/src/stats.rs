@@ -156,6 +156,8 @@ stats! {
     half_open_evicted,
     /// Handshakes for which there was no place, and nobody gave way.
     half_open_full,
+    /// Handshakes of struck identities that are to come again, and solve a harder puzzle.
+    puzzles_wanted,
     /// Sessions that went on over a new connection.
     resumes,
     /// Connections whose session a later one took.

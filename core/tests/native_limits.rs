@@ -18,6 +18,10 @@ use wardline_core::{
 
 #[path = "native_limits/door.rs"]
 mod door;
+#[path = "native_limits/sessions.rs"]
+mod sessions;
+#[path = "native_limits/standing.rs"]
+mod standing;
 
 type Pool = &'static mut [u8];
 
@@ -180,13 +184,25 @@ impl World {
 
     /// Says HELLO; the type of the answer, and the code of an ALERT.
     fn hello(&mut self, ip: [u8; 4]) -> (ConnId, u8, u16) {
+        let (conn, had) = self.say_hello(ip);
+        (conn, had[4], u16::from_le_bytes([had[8], had[9]]))
+    }
+
+    fn say_hello(&mut self, ip: [u8; 4]) -> (ConnId, Vec<u8>) {
         let conn = self.connect(ip);
         let key = SigningKey::from_seed(&[3; 32]);
         let (hello, _) = attempt(&key, self.port).hello();
         self.feed(conn, hello.as_bytes());
         let had = self.had(conn);
         assert!(had.starts_with(&MAGIC));
-        (conn, had[4], u16::from_le_bytes([had[8], had[9]]))
+        (conn, had)
+    }
+
+    /// Begins a full handshake; the bits that it is to solve, or the code of an ALERT.
+    fn begin(&mut self, ip: [u8; 4]) -> (ConnId, Result<u8, u16>) {
+        let (conn, had) = self.say_hello(ip);
+        let code = u16::from_le_bytes([had[8], had[9]]);
+        (conn, if had[4] == CHALLENGE { Ok(had[12]) } else { Err(code) })
     }
 
     fn join(&mut self, key: &SigningKey, device: u32, ip: [u8; 4]) -> Client {
@@ -250,7 +266,11 @@ impl World {
 
     /// Whether there is a session still that may be resumed.
     fn resumes(&mut self, key: &SigningKey, client: &Client) -> bool {
-        let conn = self.connect([127, 0, 0, 1]);
+        self.resumes_from(key, client, [127, 0, 0, 1])
+    }
+
+    fn resumes_from(&mut self, key: &SigningKey, client: &Client, ip: [u8; 4]) -> bool {
+        let conn = self.connect(ip);
         let again = Attempt { resume: Some(&client.resumption), ..attempt(key, self.port) };
         let (hello, _) = again.hello();
         self.feed(conn, hello.as_bytes());
@@ -377,11 +397,6 @@ fn direct(peer: u64, mid: u64) -> FrameHeader {
     FrameHeader { kind: FrameKind::Direct, topic: 0, peer, ..publish(0, mid) }
 }
 
-/// Sessions in all.
-const ENTRIES: usize = 80;
-/// Sessions of one identity that may wait.
-const LOST_MAX: u32 = 64;
-
 const CHALLENGE: u8 = 2;
 const RESUMED: u8 = 5;
 const ALERT: u8 = 0x7F;
@@ -477,145 +492,6 @@ fn what_was_queued_for_who_dies_comes_back_after_its_pong_too() {
 }
 
 #[test]
-fn who_is_known_is_charged_itself_wherever_it_comes_from() {
-    let mut world = World::new(NativeLimits::DEFAULT);
-    let known = SigningKey::from_seed(&ENROLLED);
-    let from = |nth: u8| [10, 0, nth, 1];
-    for nth in 0..4 {
-        let client = world.join(&known, 0, from(nth));
-        world.offend(client);
-    }
-    // The first strike slows: a tenth of the rate, at any address.
-    assert_eq!(world.relay.stats().strikes.value(), 1);
-    let mut slow = world.join(&known, 0, from(4));
-    let topic = world.open(&mut slow);
-    world.say(&mut slow, publish(topic, 1), 300);
-    let published = world.relay.stats().published.value();
-    assert_eq!(published, 199, "2,000 at once, at ten times the price, and an Open");
-    world.relay.handle_closed(world.now, slow.conn);
-    world.turn();
-    for nth in 5..9 {
-        let client = world.join(&known, 0, from(nth));
-        world.offend(client);
-    }
-    // The second refuses it; its addresses have done nothing.
-    let retry_ms = world.try_join(&known, 0, from(9)).map(|client| client.handle);
-    let retry_ms = retry_ms.expect_err("it is refused");
-    assert!((239_000..=301_000).contains(&retry_ms), "{retry_ms}");
-    assert!((0..10).all(|nth| world.is_free(from(nth))));
-    let stranger = SigningKey::from_seed(&STRANGER);
-    assert!(world.try_join(&stranger, 0, from(9)).is_ok());
-    world.now = world.now.after(Duration::from_millis(u64::from(retry_ms) + 1_000));
-    world.turn();
-    assert!(world.try_join(&known, 0, from(10)).is_ok());
-    assert_eq!(world.relay.stats().identity_points.value(), 200);
-    assert_eq!(world.relay.stats().offence_points.value(), 0);
-}
-
-#[test]
-fn who_is_not_known_is_charged_to_its_address_until_it_has_done_well_for_an_hour() {
-    let mut world = World::new(NativeLimits::DEFAULT);
-    let stranger = SigningKey::from_seed(&STRANGER);
-    for nth in 0..4 {
-        let client = world.join(&stranger, nth, [10, 0, 0, 1]);
-        world.offend(client);
-    }
-    assert!(!world.is_free([10, 0, 0, 1]) && world.is_free([10, 0, 0, 2]));
-    assert_eq!(world.relay.stats().identity_points.value(), 0);
-    assert_eq!(world.relay.stats().offence_points.value(), 100);
-    // At an exempt address nobody is charged.
-    let client = world.join(&stranger, 0, [127, 0, 0, 1]);
-    world.offend(client);
-    assert_eq!(world.relay.stats().offence_points.value(), 100);
-    let mut client = world.join(&stranger, 0, [10, 0, 0, 2]);
-    for _ in 0..61 {
-        world.now = world.now.after(Duration::from_secs(60));
-        let ping = client.records.ping([7; 8]).expect("a record");
-        world.feed(client.conn, &ping);
-        assert!(world.told(&mut client).contains(&Told::Pong));
-    }
-    world.offend(client);
-    assert_eq!(world.relay.stats().identity_points.value(), 25);
-    assert_eq!(world.relay.stats().offence_points.value(), 100);
-}
-
-#[test]
-fn a_session_that_is_over_is_not_had_back_by_who_was_promised_it_before() {
-    let mut world = World::new(NativeLimits::DEFAULT);
-    let key = SigningKey::from_seed(&[3; 32]);
-    let before = world.join(&key, 8, [10, 0, 0, 1]);
-    let resume = NativeLimits::DEFAULT.resume;
-    world.relay.handle_closed(world.now, before.conn);
-    // It is promised at the last moment, and there is a new one before the promise is kept.
-    world.now = world.now.after(resume).before(Duration::from_millis(1));
-    let conn = world.connect([10, 0, 0, 1]);
-    let promised = Attempt { resume: Some(&before.resumption), ..attempt(&key, world.port) };
-    let (hello, wait) = promised.hello();
-    world.feed(conn, hello.as_bytes());
-    let answered = wait.answer(&world.had(conn), world.now).expect("an answer");
-    let Answered::Resumed(resumed) = answered else { panic!("it was there") };
-    world.now = world.now.after(Duration::from_millis(2));
-    let mut client = world.join(&key, 8, [10, 0, 0, 1]);
-    let ping = resumed.records().ping([0; 8]).expect("a record");
-    world.feed(conn, &ping);
-    assert_eq!(world.had(conn), [0; 0], "it is over");
-    world.relay.handle_closed(world.now, conn);
-    world.turn();
-    let ping = client.records.ping([1; 8]).expect("a record");
-    world.feed(client.conn, &ping);
-    assert_eq!(world.told(&mut client), [Told::Pong], "the new one lives");
-}
-
-#[test]
-fn an_identity_has_so_many_sessions_that_live_whatever_it_left_behind() {
-    let mut world = World::new(NativeLimits::DEFAULT);
-    let key = SigningKey::from_seed(&ENROLLED);
-    let at = [127, 0, 0, 1];
-    let mut lost = Vec::new();
-    for nth in 0..10 {
-        for device in nth * 4..nth * 4 + 4 {
-            lost.push(world.join(&key, device, at));
-        }
-        lost.iter().skip(nth as usize * 4).for_each(|client| world.cut(client));
-    }
-    // Each has a session that waits for it; and yet only so many may live.
-    let full = Err(Code::TooManySessions.wire());
-    let mut ask = |device| {
-        let asked = world.ask_in(&key, device, at);
-        asked.map(|client| client.conn).map_err(|(code, _)| code)
-    };
-    let live: Vec<ConnId> = (0..4).map(|device| ask(device).expect("it is let in")).collect();
-    for device in 4..42 {
-        assert_eq!(ask(device), full, "{device}");
-    }
-    // Who lives already takes its own session over.
-    let again = ask(3).expect("it is let in");
-    assert_eq!(ask(4), full);
-    world.relay.handle_broken(world.now, live[0]);
-    world.turn();
-    assert!(world.ask_in(&key, 4, at).is_ok() && again != live[3]);
-}
-
-#[test]
-fn sessions_that_wait_refuse_nobody_and_the_oldest_gives_way() {
-    let mut world = World::new(NativeLimits::DEFAULT);
-    let key = SigningKey::from_seed(&ENROLLED);
-    let first = world.join(&key, 0, [127, 0, 0, 1]);
-    world.cut(&first);
-    for device in 1..LOST_MAX {
-        world.now = world.now.after(Duration::from_millis(1));
-        let client = world.join(&key, device, [127, 0, 0, 1]);
-        world.cut(&client);
-    }
-    assert!(world.resumes(&key, &first), "as many as may wait");
-    world.now = world.now.after(Duration::from_millis(1));
-    let more = world.join(&key, LOST_MAX, [127, 0, 0, 1]);
-    assert!(!world.resumes(&key, &first) && world.relay.stats().sessions_evicted.value() == 1);
-    world.cut(&more);
-    assert!(world.resumes(&key, &more));
-}
-
-#[test]
 fn topics_that_nobody_has_open_give_way_to_new_ones() {
     let mut world = World::new(NativeLimits { subscriptions: 3, ..NativeLimits::DEFAULT });
     let (key, other) = (SigningKey::from_seed(&ENROLLED), SigningKey::from_seed(&STRANGER));
@@ -670,53 +546,6 @@ fn who_comes_and_goes_pays_for_those_who_are_told() {
 }
 
 #[test]
-fn what_an_identity_spent_is_known_when_it_comes_back_and_of_deliveries_too() {
-    let mut world = World::new(NativeLimits {
-        messages_per_second: 0,
-        identity_messages_per_second: 100,
-        deliveries_per_second: 100,
-        ..NativeLimits::DEFAULT
-    });
-    let (key, other) = (SigningKey::from_seed(&ENROLLED), SigningKey::from_seed(&STRANGER));
-    for device in 0..2 {
-        let mut reader = world.join(&other, device, [10, 0, 0, 2]);
-        assert_eq!(world.ask(&mut reader, &subscribe(false)), [Told::Other]);
-    }
-    let published = |world: &World| world.relay.stats().published.value();
-    // A hundred deliveries are fifty messages to two readers, whatever device says them.
-    let mut devices: Vec<Client> =
-        (0..2).map(|device| world.join(&key, device, [10, 0, 0, 1])).collect();
-    for device in &mut devices {
-        let topic = world.open(device);
-        world.say(device, publish(topic, 1), 40);
-    }
-    assert_eq!(published(&world), 50);
-    // All leave with a CLOSE. Who comes back has no more than before.
-    for mut device in devices {
-        let close = device.records.close(Code::Normal, 0, 0, 0).expect("a record");
-        world.feed(device.conn, &close);
-        world.relay.handle_closed(world.now, device.conn);
-        world.turn();
-    }
-    for nth in 0..5 {
-        let mut again = world.join(&key, nth, [10, 0, 0, 1]);
-        let topic = world.open(&mut again);
-        world.say(&mut again, publish(topic, 1), 40);
-        let close = again.records.close(Code::Normal, 0, 0, 0).expect("a record");
-        world.feed(again.conn, &close);
-        world.relay.handle_closed(world.now, again.conn);
-        world.turn();
-    }
-    assert_eq!(published(&world), 50);
-    world.now = world.now.after(Duration::from_secs(10));
-    world.turn();
-    let mut again = world.join(&key, 0, [10, 0, 0, 1]);
-    let topic = world.open(&mut again);
-    world.say(&mut again, publish(topic, 1), 40);
-    assert_eq!(published(&world), 90);
-}
-
-#[test]
 fn a_subscription_that_is_refused_takes_no_place() {
     let mut world = World::new(NativeLimits { subscriptions: 1, ..NativeLimits::DEFAULT });
     for nth in 0..64 {
@@ -731,53 +560,4 @@ fn a_subscription_that_is_refused_takes_no_place() {
     assert_eq!(world.ask(&mut late, &reading("u", false)), [Told::Other]);
     assert_eq!(world.ask(&mut late, &reading("t", false)), full);
     assert_eq!(world.ask(&mut late, &reading("u", false)), [Told::Refused(Code::BadState.wire())]);
-}
-
-#[test]
-fn where_all_sessions_are_taken_the_address_that_lost_most_loses_one() {
-    let mut world = World::new(NativeLimits::DEFAULT);
-    let key = SigningKey::from_seed(&ENROLLED);
-    let mine: Vec<Client> = (0..3).map(|nth| world.join(&key, nth, [127, 0, 0, 1])).collect();
-    mine.iter().for_each(|client| world.cut(client));
-    // Identities are free to make, addresses are not.
-    let mut last = None;
-    for nth in 0..160_u8 {
-        world.now = world.now.after(Duration::from_millis(1));
-        let stranger = SigningKey::from_seed(&[20 + nth; 32]);
-        let client = world.join(&stranger, 0, [127, 0, 0, 2 + nth % 4]);
-        world.cut(&client);
-        last = Some((stranger, client));
-    }
-    assert_eq!(world.relay.stats().sessions_evicted.value(), 163 - ENTRIES as u64);
-    assert!(mine.iter().all(|client| world.resumes(&key, client)));
-    let (stranger, client) = last.expect("the last one");
-    assert!(world.resumes(&stranger, &client), "the oldest goes first");
-}
-
-#[test]
-fn a_slot_of_a_session_is_somebody_elses_after_the_others() {
-    let mut world = World::new(NativeLimits::DEFAULT);
-    world.epoch_ms = 0;
-    let [key, other, third] = [&ENROLLED, &STRANGER, &[11; 32]].map(SigningKey::from_seed);
-    let peer = world.join(&third, 0, [10, 0, 0, 3]);
-    let mut clients: Vec<Client> =
-        (0..4).map(|device| world.join(&key, device, [10, 0, 0, 1])).collect();
-    world.net.full.insert(peer.conn);
-    world.say(&mut clients[1], direct(peer.handle, 11), 1);
-    // Both leave, and another session of their identity stays, so that their slots are free.
-    for mut client in clients.drain(1..3) {
-        let close = client.records.close(Code::Normal, 0, 0, 0).expect("a record");
-        world.feed(client.conn, &close);
-        world.relay.handle_closed(world.now, client.conn);
-        world.turn();
-    }
-    let mut heir = world.join(&other, 0, [10, 0, 0, 2]);
-    let slot = |handle: u64| handle & 0x00FF_FFFF;
-    assert_eq!(slot(heir.handle), slot(clients[0].handle) + 1, "the one that was free first");
-    world.say(&mut heir, direct(clients[0].handle, 11), 1);
-    world.relay.handle_broken(world.now, peer.conn);
-    world.turn();
-    assert_eq!(world.told(&mut heir), [], "it was another's, of the same number");
-    world.say(&mut heir, direct(clients[0].handle, 11), 1);
-    assert_eq!(world.told(&mut heir), [Told::Nack(11, Code::Duplicate.wire())]);
 }

@@ -81,10 +81,11 @@ fn log<P: Pool>(relay: &Relay<'_, P>, event: Event, addr: Option<SocketAddr>) {
             let topic = String::from_utf8_lossy(relay.topic_name(topic)).into_owned();
             tracing::info!(%conn, addr, code = "pace", topic, "senders are slowed");
         }
-        Event::Struck { conn, strikes, seconds } => {
+        Event::Struck { conn, strikes, seconds, identity } => {
+            let what = if identity { "identity" } else { "address" };
             tracing::warn!(
                 %conn, addr, code = "quarantine", strikes, seconds,
-                "address struck"
+                "{what} struck"
             );
         }
     }

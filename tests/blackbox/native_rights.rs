@@ -21,14 +21,21 @@ struct Stage {
 
 impl Stage {
     fn new(engine: &'static str, keys: &[(u64, &str)]) -> Self {
+        Self::with(engine, keys, |launch| launch)
+    }
+
+    fn with(
+        engine: &'static str,
+        keys: &[(u64, &str)],
+        more: impl FnOnce(Launch) -> Launch,
+    ) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let list = dir.path().join("keys");
         fs::write(&list, text(keys)).expect("it is ours");
-        let relay = Launch::of_both(engine)
+        let launch = Launch::of_both(engine)
             .set("native.open", "never")
-            .set("native.authorized_keys", list.to_str().expect("UTF-8"))
-            .start();
-        Self { relay, list, _dir: dir }
+            .set("native.authorized_keys", list.to_str().expect("UTF-8"));
+        Self { relay: more(launch).start(), list, _dir: dir }
     }
 
     /// Has the relay read other rights, and waits until it has.
@@ -197,5 +204,33 @@ fn who_does_not_stand_in_the_file_is_refused() {
         stage.rewrite(&[(2, "")]);
         assert_eq!(refused(1), Turned::Alert(Code::Refused));
         stage.relay.native(2);
+    });
+}
+
+#[test]
+fn who_was_struck_twice_solves_a_puzzle_and_then_is_refused() {
+    on_each_engine(|engine| {
+        let stage = Stage::with(engine, &[(1, ""), (2, "")], |launch| {
+            // A bad frame is a strike.
+            launch.set("quarantine.exempt", "[]").set("quarantine.threshold_points", "25")
+        });
+        let relay = &stage.relay;
+        let offend = || {
+            let mut client = relay.native(1);
+            client.say_nonsense();
+            assert!(client.closed().is_some(), "it is gone over that");
+        };
+        offend();
+        offend();
+        // Who it is was not known when the first puzzle was set.
+        let turned = relay.native_dial(1).try_connect().expect_err("it solved none");
+        assert_eq!(turned, Turned::Alert(Code::PuzzleRequired));
+        let mut client = relay.native(1);
+        assert!(client.barrier(), "it is heard");
+        offend();
+        let turned = relay.native_dial(1).try_connect().expect_err("it is refused");
+        assert_eq!(turned, Turned::Alert(Code::Quarantined));
+        // Nobody else is, of the same address.
+        assert!(relay.native(2).barrier(), "it did nothing");
     });
 }

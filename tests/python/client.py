@@ -8,7 +8,7 @@ import secrets
 import time
 
 import wardline
-from wardline import Client, Close, Code, Connection, Fault, Flag, Frame, Kind, Session, Type
+from wardline import Alerted, Client, Close, Code, Connection, Fault, Flag, Frame, Kind, Session, Type
 
 
 class Refusal(Exception):
@@ -59,14 +59,14 @@ class Agent:
 
     async def connect(self, host: str, port: int, *, resume: bool = False) -> None:
         """A handshake: a full one, or, with `resume`, whichever the relay chooses."""
-        half = self.half(resume)
-        reader, self.writer = await asyncio.open_connection(host, port)
-        self.writer.write(half.hello)
-        while half.session is None:
-            data = await reader.read(65_536)
-            if not data:
-                raise Ended(None)
-            self.writer.write(half.feed(data))
+        try:
+            reader, half = await self.shake(host, port, resume)
+        except Alerted as why:
+            if why.alert["code"] != Code.PUZZLE_REQUIRED:
+                raise
+            # It solves what it is set when it comes again, after its backoff: once (2.2.3).
+            await asyncio.sleep(0.5 + secrets.randbelow(1_000) / 1_000)
+            reader, half = await self.shake(host, port, resume)
         self.session, self.server = half.session, half.session.server_id
         self.connection = Connection(self.session, is_client=True, now_ms=now_ms())
         self.waiting: dict[object, asyncio.Future] = {}
@@ -79,6 +79,21 @@ class Agent:
             # Handles that were known are void (2.2.10).
             self.requests.clear()
             self.asked.clear()
+
+    async def shake(self, host: str, port: int, resume: bool) -> tuple[asyncio.StreamReader, Client]:
+        half = self.half(resume)
+        reader, self.writer = await asyncio.open_connection(host, port)
+        try:
+            self.writer.write(half.hello)
+            while half.session is None:
+                data = await reader.read(65_536)
+                if not data:
+                    raise Ended(None)
+                self.writer.write(half.feed(data))
+        except BaseException:
+            self.writer.close()
+            raise
+        return reader, half
 
     def half(self, resume: bool) -> Client:
         return Client(

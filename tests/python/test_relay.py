@@ -24,13 +24,14 @@ SECONDS = 10
 class Relay:
     """A process of its own, with its own key, on ports that are free."""
 
-    def __init__(self):
+    def __init__(self, *settings: str):
         self.home = tempfile.TemporaryDirectory()
         ports = Path(self.home.name) / "ports"
         self.log = open(Path(self.home.name) / "log", "w+")
         listen = ["--listen", "native://127.0.0.1:0", "--listen", "line://127.0.0.1:0/lab"]
+        more = [word for setting in settings for word in ("--set", setting)]
         self.process = subprocess.Popen(
-            [BINARY, "serve", *listen, "--ports-file", str(ports)],
+            [BINARY, "serve", *listen, "--ports-file", str(ports), *more],
             env=os.environ | {"XDG_STATE_HOME": self.home.name},
             stdout=self.log,
             stderr=self.log,
@@ -65,6 +66,36 @@ class Relay:
 def address(url: str) -> tuple[str, int]:
     host, port = url.split("://")[1].split("/")[0].rsplit(":", 1)
     return host, int(port)
+
+
+@unittest.skipUnless(BINARY, "WARDLINE_TEST_BIN is not set")
+class Struck(unittest.IsolatedAsyncioTestCase):
+    async def test_who_was_struck_twice_solves_a_puzzle_by_itself(self):
+        seed = secrets.token_bytes(32)
+        with tempfile.NamedTemporaryFile("w") as keys:
+            keys.write(f"{wardline.public(seed).hex()}\n")
+            keys.flush()
+            relay = Relay(
+                f"native.authorized_keys={keys.name}",
+                "quarantine.exempt=[]",
+                # A fault is a strike.
+                "quarantine.threshold_points=25",
+                "native.puzzle_bits_struck=12",
+            )
+            try:
+                for _ in range(2):
+                    agent = Agent(seed)
+                    await asyncio.wait_for(agent.connect(*relay.native), SECONDS)
+                    agent.send(Type.CONTROL, b"\xff" * 3)
+                    await agent.reading
+                    self.assertEqual(agent.over.close.code, Code.BAD_VALUE)
+                agent, began = Agent(seed), time.monotonic()
+                await asyncio.wait_for(agent.connect(*relay.native), SECONDS)
+                self.assertGreater(time.monotonic() - began, 0.5, "not at once")
+                await agent.flush()
+                await agent.close()
+            finally:
+                relay.stop()
 
 
 @unittest.skipUnless(BINARY, "WARDLINE_TEST_BIN is not set")

@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use wardline_core::Instant;
 use wardline_core::native::client::Loss;
 use wardline_core::native::handshake::client::{
     Answered, Attempt, Challenged, Connected, Ended, Resumption,
 };
 use wardline_core::native::handshake::{Solve, Type};
-use wardline_core::native::{Ephemeral, Identity};
-use wardline_core::{Instant, native};
+use wardline_core::native::{Code, Ephemeral, Identity};
 
 use crate::builder::Plan;
 use crate::error::{ConnectError, Handshake, Refusal};
@@ -36,6 +36,11 @@ pub(crate) struct Reached {
 pub(crate) fn clock_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether the relay wants a harder puzzle solved than it had set.
+pub(super) fn is_puzzle_wanted(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Alert(refusal) if refusal.code() == Some(Code::PuzzleRequired))
 }
 
 /// What the backoff is to make of it.
@@ -175,7 +180,7 @@ fn refuse(plan: &Plan, ended: Ended) -> ConnectError {
         Ended::Features(_) => Handshake::Features,
         Ended::Puzzle(bits) => Handshake::Puzzle(bits),
         Ended::Version(min, max) => Handshake::Version(min, max),
-        Ended::NotContributory => Handshake::Fault(native::Code::BadValue),
+        Ended::NotContributory => Handshake::Fault(Code::BadValue),
         Ended::NotProved => Handshake::NotProved,
     };
     ConnectError::Handshake(fault)

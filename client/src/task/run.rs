@@ -126,7 +126,19 @@ pub(super) enum Over {
 pub(crate) async fn start(plan: Plan) -> Result<Client, ConnectError> {
     let clock = Clock { origin: TokioInstant::now() };
     let epoch_ms = epoch_ms(&plan)?;
-    let reached = connect::reach(&plan, plan.pin, None, epoch_ms, || clock.now()).await?;
+    let mut backoff = Backoff::NEW;
+    let first = connect::reach(&plan, plan.pin, None, epoch_ms, || clock.now()).await;
+    let reached = match first {
+        // It is known now, and set the puzzle that it has to solve when it comes again: once, for
+        // anybody can say so.
+        Err(error) if connect::is_puzzle_wanted(&error) => {
+            let jitter = u64::from_le_bytes(entropy()?);
+            let wait = backoff.wait(connect::loss(&error), jitter).unwrap_or(Duration::ZERO);
+            tokio::time::sleep_until(clock.at(clock.now().after(wait))).await;
+            connect::reach(&plan, plan.pin, None, epoch_ms, || clock.now()).await?
+        }
+        first => first?,
+    };
     note(&plan, plan.pin, &reached)?;
     let status = Status {
         server: reached.connected.server(),
@@ -167,7 +179,7 @@ pub(crate) async fn start(plan: Plan) -> Result<Client, ConnectError> {
         closing: None,
         closed_loss: Loss::Cut,
         epoch_ms,
-        backoff: Backoff::NEW,
+        backoff,
     };
     tokio::spawn(task.run(reached));
     Ok(Client::new(inner))

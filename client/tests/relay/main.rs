@@ -4,12 +4,14 @@
 mod envelopes;
 #[path = "../common/heard.rs"]
 mod heard;
+mod struck;
 mod told;
 
 use std::fs;
 use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -73,13 +75,18 @@ struct Relay {
 
 impl Relay {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With settings of its own.
+    fn with(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         keys::generate(&dir.path().join("server.key")).unwrap();
-        let (child, [native, line]) = Self::spawn(dir.path(), ["127.0.0.1:0", "127.0.0.1:0"]);
+        let (child, [native, line]) = Self::spawn(dir.path(), ["127.0.0.1:0", "127.0.0.1:0"], more);
         Self { child, dir, native, line }
     }
 
-    fn spawn(dir: &std::path::Path, at: [&str; 2]) -> (Child, [SocketAddr; 2]) {
+    fn spawn(dir: &Path, at: [&str; 2], more: &[&str]) -> (Child, [SocketAddr; 2]) {
         let program = std::env::var_os("WARDLINE_RELAY").expect("WARDLINE_RELAY names the relay");
         let ports = dir.join("ports");
         let _ = fs::remove_file(&ports);
@@ -89,6 +96,7 @@ impl Relay {
             .args(["-l", &format!("native://{}", at[0]), "-l", &format!("line://{}/main", at[1])])
             .args(["--set", "native.messages_per_second=1000000"])
             .args(["--set", "native.identity_messages_per_second=0"])
+            .args(more.iter().flat_map(|setting| ["--set", *setting]))
             .args(["--set", "native.handshakes_per_second=1000", "--ports-file"])
             .arg(&ports)
             .stdin(Stdio::null())
@@ -113,7 +121,7 @@ impl Relay {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         let at = [self.native.to_string(), self.line.to_string()];
-        self.child = Self::spawn(self.dir.path(), [&at[0], &at[1]]).0;
+        self.child = Self::spawn(self.dir.path(), [&at[0], &at[1]], &[]).0;
     }
 
     async fn client(&self, seed: u8) -> Client {

@@ -60,6 +60,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("resume_is_a_connect", "who comes back by a resume counts as a newcomer"),
     ("known_is_refused", "who is known is refused with its address"),
     ("refused_is_let_in", "a stranger of a refused address is let in"),
+    ("puzzle_not_noted", "nobody sets the puzzle that a struck identity is to solve"),
+    ("puzzle_unasked", "a struck identity is let in without its puzzle"),
     ("parent_may_all", "a neighbourhood begins as many handshakes as it likes"),
     ("half_open_stays", "handshakes that take all places keep everybody out"),
     ("digest_of_another", "the digest of another stretch is taken"),

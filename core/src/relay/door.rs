@@ -121,7 +121,7 @@ impl<P: Pool> Relay<'_, P> {
     pub(super) fn inspect(&mut self, ip: IpAddr) -> Result<Duration, Refusal> {
         match self.knock(Prefix::of(ip)) {
             Verdict::Refused(span) => Err(Refusal::Quarantined(span)),
-            Verdict::Throttled(span) => Ok(span),
+            Verdict::Throttled(span) | Verdict::Puzzled(span) => Ok(span),
             Verdict::Free => Ok(Duration::ZERO),
         }
     }
@@ -316,7 +316,7 @@ impl<P: Pool> Relay<'_, P> {
         let own = session.flags.has(Flags::NATIVE) && self.has_session(slot);
         let good = self.prefixes.at(prefix).good.saturating_sub(u32::from(own));
         let charge = self.charge(prefix, offence, good);
-        self.struck(slot, charge);
+        self.struck(slot, charge, false);
     }
 
     /// Refuses the address of a connection for a while.
@@ -331,7 +331,7 @@ impl<P: Pool> Relay<'_, P> {
         let charge = self.quarantine.refuse(self.now, key, offence, live, span);
         self.count_charge(charge);
         self.spread(key, charge);
-        self.struck(slot, charge);
+        self.struck(slot, charge, false);
     }
 
     fn charge(&mut self, prefix: Ref, offence: Offence, good: u32) -> Charge {
@@ -357,12 +357,12 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
-    pub(super) fn struck(&mut self, slot: Ref, charge: Charge) {
+    pub(super) fn struck(&mut self, slot: Ref, charge: Charge, identity: bool) {
         if let Charge::Struck { strikes, seconds, .. } = charge {
             let span = Duration::from_secs(u64::from(seconds)).max(THROTTLE);
             self.sessions.at_mut(slot).throttled_until = self.now.after(span);
             let conn = self.id(slot);
-            self.tell(Event::Struck { conn, strikes, seconds });
+            self.tell(Event::Struck { conn, strikes, seconds, identity });
         }
     }
 }

@@ -30,17 +30,6 @@ impl World {
         }
     }
 
-    /// Begins a full handshake; the bits that it is to solve, or the code of an ALERT.
-    fn begin(&mut self, ip: [u8; 4]) -> (ConnId, Result<u8, u16>) {
-        let conn = self.connect(ip);
-        let key = SigningKey::from_seed(&[3; 32]);
-        let (hello, _) = attempt(&key, self.port).hello();
-        self.feed(conn, hello.as_bytes());
-        let had = self.had(conn);
-        let code = u16::from_le_bytes([had[8], had[9]]);
-        (conn, if had[4] == CHALLENGE { Ok(had[12]) } else { Err(code) })
-    }
-
     /// Says HELLO, whatever is answered.
     fn try_begin(&mut self, ip: [u8; 4]) -> Result<(), Refusal> {
         let conn = self.try_connect(ip)?;

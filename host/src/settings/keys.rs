@@ -202,6 +202,8 @@ settings! {
         sessions_per_identity: u32 = 4, Restart;
         /// Work that a newcomer has to show: bits of the puzzle; 0: none.
         puzzle_bits: u32 = 0, Restart;
+        /// The same of an identity that was struck twice.
+        puzzle_bits_struck: u32 = 20, Restart;
         /// Handshakes of one address in a second.
         handshakes_per_second: PerSecond = Rate(20), Restart;
         /// The same of one neighbourhood: an IPv4 /24, an IPv6 /48.

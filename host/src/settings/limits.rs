@@ -139,6 +139,7 @@ impl Settings {
             resume_total: native.resume_total.0,
             sessions_per_identity: native.sessions_per_identity,
             puzzle_bits: u8::try_from(native.puzzle_bits).unwrap_or(u8::MAX),
+            puzzle_bits_struck: u8::try_from(native.puzzle_bits_struck).unwrap_or(u8::MAX),
             handshakes_per_second: native.handshakes_per_second.0,
             handshakes_per_parent_second: native.handshakes_per_parent_second.0,
             handshakes_total_per_second: native.handshakes_total_per_second.0,
@@ -170,6 +171,8 @@ impl Settings {
             within(key, number(value), least, 1 << 24, &format!("{least} to 16777216"));
         }
         within("native.puzzle_bits", number(native.puzzle_bits), 0, 22, "0 to 22");
+        let struck = number(native.puzzle_bits_struck);
+        within("native.puzzle_bits_struck", struck, 0, 22, "0 to 22");
         let said = "0, or at least native.max_payload and less than 4GiB";
         let least = native.max_payload.0;
         for (key, bytes) in [

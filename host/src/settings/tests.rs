@@ -46,6 +46,7 @@ resume_total = "1h"
 resume_entries = 100
 sessions_per_identity = 8
 puzzle_bits = 16
+puzzle_bits_struck = 18
 handshakes_per_second = 5
 handshakes_per_parent_second = 20
 handshakes_total_per_second = 50
@@ -181,6 +182,7 @@ fn limits_are_what_the_settings_say() {
     assert_eq!(quarantine.cooldown, Duration::from_secs(3_600));
     assert_eq!(quarantine.connects_per_minute, 30);
     assert_eq!(quarantine.connections_per_prefix, 8);
+    assert_eq!((limits.native.puzzle_bits, limits.native.puzzle_bits_struck), (16, 18));
 }
 
 #[test]
@@ -240,6 +242,10 @@ const WRONG: &[(&str, &str)] = &[
     ("[native]\nopen = \"yes\"\n", "w.toml:2:8: native.open: must be \"loopback\" or \"always\""),
     ("[native]\nmax_payload = \"2MiB\"\n", "w.toml:2:15: native.max_payload: must be 1KiB to 1MiB"),
     ("[native]\npuzzle_bits = 23\n", "w.toml:2:15: native.puzzle_bits: must be 0 to 22"),
+    (
+        "[native]\npuzzle_bits_struck = 23\n",
+        "w.toml:2:22: native.puzzle_bits_struck: must be 0 to 22",
+    ),
     ("[native]\nhalf_open = 0\n", "w.toml:2:13: native.half_open: must be 1 to 16777216"),
     ("[native]\nbytes_per_second = 9\n", "w.toml:2:20: native.bytes_per_second: must be 0, or at"),
     ("[native]\nresume_total = \"8d\"\n", "w.toml:2:16: native.resume_total: must be at most 7d"),

@@ -107,6 +107,7 @@ def refused_by_the_relay() -> None:
         ("budget of AUTH", Code.OVERLOADED, 1_000),
         ("permission", Code.REFUSED, 0),
         ("ban", Code.REFUSED, 300_000),
+        ("ban", Code.PUZZLE_REQUIRED, 0),
         ("sessions", Code.TOO_MANY_SESSIONS, 5_000),
     ]:
         t = Transcript("refused", f"AUTH: {what} {code.name}")

@@ -225,7 +225,7 @@ impl Side<'_> {
 
     fn wild_record(&mut self, link: &mut Link) -> Vec<u8> {
         let now = self.now();
-        let rarely = self.rng.one_in(40);
+        let rarely = self.rng.one_in(if self.plan.known_wild { 4 } else { 40 });
         let name = NAMES[self.rng.below(self.plan.names as u64) as usize];
         let some = self.some_bytes(100);
         let wild = self.wild_frames();

@@ -51,6 +51,9 @@ impl World<'_, '_> {
             if refused {
                 side.heard_refused(index, &before, &after);
             }
+            if after.puzzles_wanted != before.puzzles_wanted {
+                side.puzzle_wanted(index);
+            }
             if after.challenges != before.challenges {
                 side.challenged();
             }

@@ -74,6 +74,8 @@ pub(crate) struct Link {
     pub(crate) tried: u64,
     /// It was challenged, and said who it is.
     pub(crate) challenged: bool,
+    /// Bits of the puzzle that it was set.
+    pub(crate) bits: u8,
     /// Another connection of the agent was there, too.
     pub(crate) racing: bool,
     pub(crate) inbuf: Vec<u8>,
@@ -162,6 +164,7 @@ impl Side<'_> {
             Stage::Auth(wait) => match wait.accept(&bytes, self.now()) {
                 Ok(connected) => {
                     self.states.hit(State::Full);
+                    self.let_in(index, link);
                     if link.resume.is_some() {
                         self.not_held(index, link);
                     }
@@ -182,7 +185,8 @@ impl Side<'_> {
         match wait.answer(bytes, now) {
             Ok(Answered::Challenged(challenged)) => {
                 let puzzle = challenged.puzzle();
-                if puzzle.bits() > 0 {
+                let bits = puzzle.bits();
+                if bits > 0 {
                     self.states.hit(State::Puzzle);
                 }
                 let Solve::Found(solution) = puzzle.solve(0, 1 << 16) else {
@@ -193,6 +197,8 @@ impl Side<'_> {
                         self.conns[index].up.extend(auth.as_bytes());
                         link.stage = Stage::Auth(Box::new(wait));
                         link.challenged = true;
+                        link.bits = bits;
+                        self.puzzle_set(index, bits);
                     }
                     Err(ended) => self.refused(index, link, ended),
                 }
@@ -256,6 +262,7 @@ impl Side<'_> {
                 self.now_ns - self.conns[index].opened_ns >= least.as_nanos()
             }
             Code::Quarantined => self.may_be_refused(link),
+            Code::PuzzleRequired => self.may_be_puzzled(link),
             Code::TooManyConnections => self.plan.strict || self.evicted,
             Code::WrongDialect => {
                 self.now_ns - self.conns[index].opened_ns >= limits.decide.as_nanos()

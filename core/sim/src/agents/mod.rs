@@ -16,6 +16,7 @@ mod rights;
 mod rings;
 mod side;
 mod states;
+mod struck;
 mod text;
 mod told;
 mod truth;

@@ -219,8 +219,11 @@ impl<P: Pool> Carrier<P> for Side<'_> {
             Event::Replicated { number, messages, .. } => {
                 self.observe(7 ^ number << 8 ^ u64::from(messages) << 40);
             }
-            Event::Struck { seconds, .. } if self.plan.strict => {
+            Event::Struck { conn, strikes, seconds, identity } if self.plan.strict => {
                 self.observe(8 ^ u64::from(seconds) << 8);
+                if identity {
+                    self.identity_struck(self.names[&(self.shard, conn)], strikes);
+                }
             }
             Event::None
             | Event::Paced { .. }

@@ -3,6 +3,7 @@
 
 use wardline_core::{Duration, LagRule, Limits, LineLimits, NativeLimits, QuarantineLimits};
 
+use super::struck::PUZZLE_BITS;
 use crate::rng::Rng;
 
 /// A seed's decisions.
@@ -37,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) blind: bool,
     /// Addresses are subject to the quarantine; and how many there are.
     pub(crate) strict: bool,
+    /// The operator knows some who mean no good, and each fault of theirs is a strike.
+    pub(crate) known_wild: bool,
     pub(crate) hosts: u64,
     /// How often what happens, in a thousand steps.
     pub(crate) often: Often,
@@ -68,7 +71,9 @@ impl Plan {
         let agents = if many == 20 { 20 } else { 3 + rng.up_to(many) };
         let shards = if rng.one_in(3) { rng.pick(&[2, 2, 3]) } else { 1 };
         let texts = if shards > 1 { rng.pick(&[2, 4, 6]) } else { rng.pick(&[0, 1, 2, 4]) };
-        let wild = rng.pick(&[0, 0, 1, 3]);
+        let strict = rng.one_in(3);
+        let known_wild = strict && rng.one_in(2);
+        let wild = if known_wild { 2 } else { rng.pick(&[0, 0, 1, 3]) };
         let names = if many == 20 { 1 } else { 1 + rng.up_to(6) };
         let often = often(rng);
         let mut limits = limits(rng, names);
@@ -78,6 +83,9 @@ impl Plan {
             limits.line.envelope_bytes_max = limits.line.envelope_bytes_max.min(most);
         }
         let plenty = !rng.one_in(3);
+        if known_wild {
+            limits.quarantine.threshold_points = 25;
+        }
         Self {
             shards,
             agents,
@@ -96,7 +104,8 @@ impl Plan {
             drain: rng.pick(&[100, 100, 70, 30]),
             slow_close: rng.pick(&[0, 30, 100]),
             blind: rng.one_in(4),
-            strict: rng.one_in(3),
+            strict,
+            known_wild,
             hosts: 1 + rng.below(4),
             often,
             tick_ms: rng.pick(&[1, 5, 30, 200]),
@@ -191,6 +200,7 @@ fn native(rng: &mut Rng<'_>) -> NativeLimits {
         subscriptions: rng.pick(&[2, 64]),
         puzzle_bits: rng.pick(&[0, 0, 3]),
         puzzle_bits_loaded: rng.pick(&[0, 6]),
+        puzzle_bits_struck: PUZZLE_BITS,
         handshakes_per_second: rng.pick(&[2, 1_000]),
         handshakes_per_parent_second: rng.pick(&[2, 1_000]),
         handshakes_total_per_second: rng.pick(&[20, 1_000]),

@@ -12,6 +12,7 @@ use super::net::{Conn, Owner};
 use super::plan::Plan;
 use super::rights::Rights;
 use super::states::{State, States};
+use super::struck::Struck;
 use super::text::Reader;
 use super::truth::Truth;
 use crate::rng::Rng;
@@ -63,6 +64,8 @@ pub(crate) struct Side<'b> {
     pub(crate) challenges: std::collections::VecDeque<u64>,
     /// HELLOs that were said, to be played back.
     pub(crate) hellos: Vec<Vec<u8>>,
+    /// Identities that were struck.
+    pub(crate) struck: Struck,
 }
 
 impl Side<'_> {

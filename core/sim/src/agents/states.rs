@@ -35,6 +35,10 @@ states! {
     Replayed,
     /// a puzzle was solved
     Puzzle,
+    /// an identity that was struck was told to solve a harder one
+    PuzzleWanted,
+    /// it solved that, and was let in
+    PuzzleSolved,
     /// a handshake was answered by an ALERT
     Alert,
     /// a handshake took too long

@@ -125,7 +125,8 @@ impl<'s, 'b> World<'s, 'b> {
                 rights.let_bridge(&agent.identity);
             }
             let same = |other: &&Agent| other.identity == agent.identity;
-            if rng.one_in(2) && !agents.iter().filter(same).any(|other| other.wild) {
+            let wild = agents.iter().filter(same).any(|other| other.wild);
+            if rng.one_in(2) && !wild || wild && plan.known_wild {
                 rights.enroll(&agent.identity);
             }
         }
@@ -162,6 +163,7 @@ impl<'s, 'b> World<'s, 'b> {
             evicted: false,
             challenges: Default::default(),
             hellos: Vec::new(),
+            struck: Default::default(),
         };
         let (gather, waits) = (Gather::new(), vec![None; relays.len()]);
         Self { relays, rings, side, gather, native, lines, port: 1_024, waits, check_all }
@@ -332,6 +334,7 @@ impl<'s, 'b> World<'s, 'b> {
             tried: side.step,
             racing: racing || overlaps,
             challenged: false,
+            bits: 0,
             inbuf: Vec::new(),
             records: None,
             handle: 0,

@@ -363,6 +363,12 @@ impl Verified {
         self.client
     }
 
+    /// Bits of the puzzle that it has solved.
+    #[must_use]
+    pub fn puzzle_bits(&self) -> u8 {
+        self.challenge.puzzle_bits()
+    }
+
     /// Which of its devices.
     #[must_use]
     pub fn device(&self) -> u32 {

@@ -172,8 +172,6 @@ impl<P: Pool> Relay<'_, P> {
         ];
         if ended.code == Code::AuthFailed {
             self.offend(slot, Offence::Signature);
-        } else if ended.code == Code::PuzzleRequired {
-            self.offend(slot, Offence::Puzzle);
         } else if ended.code == Code::HandshakeTimeout {
             self.offend(slot, Offence::HandshakeTimeout);
         } else if form.contains(&ended.code) {
@@ -227,7 +225,7 @@ impl<P: Pool> Relay<'_, P> {
                 let may = self.natives.access.may(&identity, from, Right::Connect, b"");
                 let answer = if !may {
                     Answer::no(Code::Refused)
-                } else if let banned @ Answer::No(_) = self.ban_of(slot, &identity) {
+                } else if let banned @ Answer::No(_) = self.ban_of(slot, &identity, None) {
                     banned
                 } else if self.is_full_but(&identity, entry) {
                     Answer::no(Code::TooManySessions)
@@ -352,13 +350,18 @@ impl<P: Pool> Relay<'_, P> {
     fn puzzle_bits(&self, slot: Ref) -> u8 {
         let limits = &self.limits.native;
         let session = self.sessions.at(slot);
+        let exempt = session.flags.has(Flags::EXEMPT);
         let struck = session.throttled_until > self.now;
-        let besieged = self.is_besieged() && !session.flags.has(Flags::EXEMPT);
+        let besieged = self.is_besieged() && !exempt;
+        let mut bits = limits.puzzle_bits;
         if struck || besieged || self.memory.fullness() >= FULL_PUZZLE {
-            limits.puzzle_bits_loaded.max(limits.puzzle_bits)
-        } else {
-            limits.puzzle_bits
+            bits = bits.max(limits.puzzle_bits_loaded);
         }
+        // Of an identity that came from there: see `ask_puzzle`.
+        if self.prefixes.at(session.prefix).puzzle_until > self.now && !exempt {
+            bits = bits.max(limits.puzzle_bits_struck);
+        }
+        bits
     }
 
     /// Whether strangers took more than half of what there is for handshakes: time, or places.
@@ -379,7 +382,14 @@ impl<P: Pool> Relay<'_, P> {
             self.natives.halves.at_mut(half).auth = wait.park();
             return Ok(Step::More(missing));
         }
-        let claimed = wait.auth(bytes.get(..AUTH_BYTES).unwrap_or_default())?;
+        let claimed = match wait.auth(bytes.get(..AUTH_BYTES).unwrap_or_default()) {
+            Err(ended) if ended.code == Code::PuzzleRequired => {
+                // Only here: who is told so later has solved what it was set.
+                self.offend(slot, Offence::Puzzle);
+                return Err(ended);
+            }
+            claimed => claimed?,
+        };
         // What CHALLENGE was paid for is the larger part; this is the rest of it.
         let answer = self.address_takes(slot, &claimed.client_id());
         let verified = claimed.budget(answer)?.verify()?;
@@ -399,7 +409,9 @@ impl<P: Pool> Relay<'_, P> {
             Found::New | Found::Same(_) => Answer::Yes,
             Found::Refused(code) => Answer::no(code),
         };
-        let allowed = verified.allow(permission, self.ban_of(slot, &identity), sessions)?;
+        let solved = Some(verified.puzzle_bits());
+        let ban = if may { self.ban_of(slot, &identity, solved) } else { Answer::Yes };
+        let allowed = verified.allow(permission, ban, sessions)?;
         let entry = match found {
             // Whoever had it leaves under the handle by which it was known.
             Found::Same(entry) => {

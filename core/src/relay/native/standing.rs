@@ -30,7 +30,7 @@ impl<P: Pool> Relay<'_, P> {
             let live = self.natives.entries.used();
             let charge = self.quarantine.charge(self.now, key, offence, live, 0);
             self.count_charge(charge);
-            self.struck(slot, charge);
+            self.struck(slot, charge, true);
         }
         if entry.is_some() {
             let chief = self.natives.entries.at(entry).chief;
@@ -50,8 +50,9 @@ impl<P: Pool> Relay<'_, P> {
         Prefix::of_identity(hash.as_bytes().last_chunk().unwrap_or(&[0; 16]))
     }
 
-    /// Whether an identity that has proved who it is may have a session now.
-    pub(super) fn ban_of(&mut self, slot: Ref, identity: &Identity) -> Answer {
+    /// Whether an identity that has proved who it is may have a session now. `solved`: the bits of
+    /// the puzzle that it has solved for that; none where it has its session back.
+    pub(super) fn ban_of(&mut self, slot: Ref, identity: &Identity, solved: Option<u8>) -> Answer {
         if self.sessions.at(slot).flags.has(Flags::EXEMPT) {
             return Answer::Yes;
         }
@@ -61,8 +62,32 @@ impl<P: Pool> Relay<'_, P> {
                 let retry_ms = u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
                 Answer::No(Ended { code: Code::Quarantined, retry_ms })
             }
+            Verdict::Puzzled(span) => self.ask_puzzle(slot, solved, span),
             Verdict::Throttled(_) | Verdict::Free => Answer::Yes,
         }
+    }
+
+    /// A struck identity is let in once it has solved a hard enough puzzle. Who it is was not known
+    /// when the puzzle was set: so its address is set a harder one from now on, for as long as the
+    /// identity needs it, and it has to come again.
+    ///
+    /// Others behind that address solve it, too: a tenth of a second's work for each new session,
+    /// none for a resume, for five minutes at most, since the next strike refuses the identity and
+    /// one is forgiven a day. Who wants to harm his neighbours does worse with ten signatures that
+    /// are wrong, and needs no identity with standing for that.
+    fn ask_puzzle(&mut self, slot: Ref, solved: Option<u8>, span: Duration) -> Answer {
+        let wanted = self.limits.native.puzzle_bits_struck;
+        let enough = solved.is_none_or(|bits| bits >= wanted);
+        if enough || cfg!(wardline_mutant = "puzzle_unasked") {
+            return Answer::Yes;
+        }
+        self.stats.puzzles_wanted.bump();
+        let until = self.now.after(span);
+        let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
+        if !cfg!(wardline_mutant = "puzzle_not_noted") {
+            prefix.puzzle_until = prefix.puzzle_until.max(until);
+        }
+        Answer::no(Code::PuzzleRequired)
     }
 
     /// Who was struck a while ago pays more for its messages still, wherever it comes from.
@@ -71,7 +96,7 @@ impl<P: Pool> Relay<'_, P> {
         let key = self.key_of(&self.natives.entries.at(entry).identity);
         let verdict = self.quarantine.verdict(self.now, key);
         let session = self.sessions.at_mut(slot);
-        if let Verdict::Throttled(span) = verdict
+        if let Verdict::Throttled(span) | Verdict::Puzzled(span) = verdict
             && !session.flags.has(Flags::EXEMPT)
         {
             session.throttled_until = session.throttled_until.max(self.now.after(span));
