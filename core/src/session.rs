@@ -9,7 +9,7 @@ use crate::chain::Chain;
 use crate::id::Ref;
 use crate::rate::Bucket;
 use crate::storage::Slot;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wheel::{Timed, Timer};
 
 /// A set of small numbers.
@@ -188,12 +188,15 @@ pub struct Session {
     pub(crate) sent_bytes: u64,
     pub(crate) acknowledged_bytes: u64,
     pub(crate) held_until: Instant,
-    /// Until then its messages cost ten times as much: its address was struck.
+    /// Until then its messages cost ten times as much: its address was struck. Zero: it never was.
     pub(crate) throttled_until: Instant,
     pub(crate) close_at: Instant,
     /// Messages of this shard on a topic of another one that were taken before it came.
     pub(crate) joined: u64,
     pub(crate) rate: Bucket,
+    /// What its rate would be had nobody struck it; kept up from the first strike on. Only who is
+    /// over that offends.
+    pub(crate) unstruck: Bucket,
     pub(crate) warnings: Bucket,
     pub(crate) denied_since: Instant,
     pub(crate) denied_at: Instant,
@@ -246,6 +249,17 @@ impl Session {
         self.ip = ip.octets();
         self.port = remote.port();
         self.set_phase(Phase::Open);
+    }
+
+    /// Its messages cost more for so long.
+    pub(crate) fn throttle(&mut self, now: Instant, span: Duration) {
+        if span.is_zero() {
+            return;
+        }
+        if self.throttled_until == Instant::ZERO {
+            self.unstruck = self.rate;
+        }
+        self.throttled_until = now.after(span);
     }
 
     /// Wipes the slot but for what late completions are recognised by.

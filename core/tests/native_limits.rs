@@ -18,6 +18,8 @@ use wardline_core::{
 
 #[path = "native_limits/door.rs"]
 mod door;
+#[path = "native_limits/rates.rs"]
+mod rates;
 #[path = "native_limits/sessions.rs"]
 mod sessions;
 #[path = "native_limits/standing.rs"]

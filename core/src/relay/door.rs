@@ -88,7 +88,7 @@ impl<P: Pool> Relay<'_, P> {
         if exempt {
             session.flags.set(Flags::EXEMPT);
         }
-        session.throttled_until = self.now.after(throttled);
+        session.throttle(self.now, throttled);
         self.enlist(slot, prefix);
         if native {
             self.await_hello(slot, topic, dialects);
@@ -360,7 +360,7 @@ impl<P: Pool> Relay<'_, P> {
     pub(super) fn struck(&mut self, slot: Ref, charge: Charge, identity: bool) {
         if let Charge::Struck { strikes, seconds, .. } = charge {
             let span = Duration::from_secs(u64::from(seconds)).max(THROTTLE);
-            self.sessions.at_mut(slot).throttled_until = self.now.after(span);
+            self.sessions.at_mut(slot).throttle(self.now, span);
             let conn = self.id(slot);
             self.tell(Event::Struck { conn, strikes, seconds, identity });
         }

@@ -608,7 +608,11 @@ impl<P: Pool> Relay<'_, P> {
         // The bucket is charged only once the message is in the log.
         self.publish(slot, &envelope)?;
         if !cfg!(wardline_mutant = "rate_not_charged") {
-            self.sessions.at_mut(slot).rate = rate;
+            let session = self.sessions.at_mut(slot);
+            session.rate = rate;
+            if session.throttled_until != Instant::ZERO {
+                self.goes_on(slot);
+            }
         }
         if let Tap(Some(show)) = &mut self.tap {
             show(self.sessions.at(slot).remote(), line);
@@ -642,12 +646,27 @@ impl<P: Pool> Relay<'_, P> {
         session.rate.after(Rate::per_minute(per_minute), self.now, cost)
     }
 
-    /// A message over the rate: not relayed, told, and after ten seconds on end an offence.
+    /// One more message of a sender that was struck: whether it is within the rate that it had
+    /// before, and so no offence, whatever the strike makes of it.
+    #[cold]
+    fn goes_on(&mut self, slot: Ref) -> bool {
+        let rate = Rate::per_minute(self.limits.line.messages_per_minute);
+        let now = self.now;
+        let session = self.sessions.at_mut(slot);
+        session.throttled_until != Instant::ZERO && session.unstruck.take(rate, now, 1)
+    }
+
+    /// A message over the rate: not relayed, told, and after ten seconds on end an offence, unless
+    /// it is over the rate only because it was struck.
     fn deny(&mut self, slot: Ref) {
         const ON_END: Duration = Duration::from_secs(1);
         const GRACE: Duration = Duration::from_secs(10);
         self.stats.over_rate.bump();
         self.refuse(slot, NotRelayed::Rate);
+        self.warn(slot, warning::RATE.as_bytes());
+        if self.goes_on(slot) {
+            return;
+        }
         let now = self.now;
         let session = self.sessions.at_mut(slot);
         if now.since(session.denied_at) > ON_END {
@@ -659,7 +678,6 @@ impl<P: Pool> Relay<'_, P> {
             session.denied_charged_at = now;
             self.offend(slot, Offence::Rate);
         }
-        self.warn(slot, warning::RATE.as_bytes());
     }
 
     /// A line, or its envelope, is over the limit: not relayed, told, and an offence.

@@ -86,7 +86,7 @@ impl<P: Pool> Relay<'_, P> {
         session.flags.clear(Flags::NATIVE);
         match self.look_at_line(slot) {
             Ok(throttled) => {
-                self.sessions.at_mut(slot).throttled_until = self.now.after(throttled);
+                self.sessions.at_mut(slot).throttle(self.now, throttled);
                 self.sit_down(slot, topic);
                 self.arm(slot);
             }
@@ -290,7 +290,7 @@ impl<P: Pool> Relay<'_, P> {
         }
         let prefix = self.prefixes.at(session.prefix).key;
         if let Verdict::Refused(span) | Verdict::Throttled(span) = self.knock(prefix) {
-            self.sessions.at_mut(slot).throttled_until = self.now.after(span);
+            self.sessions.at_mut(slot).throttle(self.now, span);
         }
     }
 
