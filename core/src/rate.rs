@@ -54,6 +54,12 @@ impl Bucket {
         }
     }
 
+    /// Whether all that was taken has come back.
+    #[must_use]
+    pub const fn is_full(self, now: Instant) -> bool {
+        self.0 <= now.as_nanos()
+    }
+
     /// How many units it holds now.
     #[must_use]
     pub const fn left(self, rate: Rate, now: Instant) -> u32 {

@@ -178,3 +178,63 @@ fn a_slot_of_a_session_is_somebody_elses_after_the_others() {
     world.say(&mut heir, direct(clients[0].handle, 11), 1);
     assert_eq!(world.told(&mut heir), [Told::Nack(11, Code::Duplicate.wire())]);
 }
+
+/// Asks until its identity has nothing left to spend, and leaves with a CLOSE.
+fn leave(world: &mut World, mut client: Client) {
+    for _ in 0..4 {
+        world.open(&mut client);
+    }
+    let close = client.records.close(Code::Normal, 0, 0, 0).expect("a record");
+    world.feed(client.conn, &close);
+    world.relay.handle_closed(world.now, client.conn);
+    world.turn();
+}
+
+#[test]
+fn what_is_left_of_who_left_pushes_out_no_session_that_waits() {
+    let limits = NativeLimits { identity_messages_per_second: 2, ..NativeLimits::DEFAULT };
+    let mut world = World::new(limits);
+    let key = SigningKey::from_seed(&ENROLLED);
+    let mine: Vec<Client> = (0..3).map(|nth| world.join(&key, nth, [127, 0, 0, 1])).collect();
+    mine.iter().for_each(|client| world.cut(client));
+    for nth in 0..200_u8 {
+        let stranger = SigningKey::from_seed(&[20 + nth; 32]);
+        let client = world.join(&stranger, 0, [127, 0, 0, 1]);
+        leave(&mut world, client);
+    }
+    assert_eq!(world.relay.stats().sessions_evicted.value(), 0, "they are no sessions");
+    assert!(mine.iter().all(|client| world.resumes(&key, client)));
+    // The oldest of them gave way: what it spent is forgotten, and the youngest's is not.
+    for (nth, published) in [(0, 1), (199, 1)] {
+        let stranger = SigningKey::from_seed(&[20 + nth; 32]);
+        let mut again = world.join(&stranger, 0, [127, 0, 0, 1]);
+        let topic = world.open(&mut again);
+        world.say(&mut again, publish(topic, 1), 1);
+        assert_eq!(world.relay.stats().published.value(), published, "{nth}");
+    }
+}
+
+#[test]
+fn what_is_left_of_who_left_stands_for_as_long_as_it_owes() {
+    let limits = NativeLimits { identity_messages_per_second: 2, ..NativeLimits::DEFAULT };
+    let mut world = World::new(limits);
+    let at = [127, 0, 0, 1];
+    let held = |world: &World| world.relay.sessions_held();
+    let client = world.join(&SigningKey::from_seed(&STRANGER), 0, at);
+    leave(&mut world, client);
+    assert_eq!(held(&world), 1);
+    world.now = world.now.after(Duration::from_secs(5));
+    world.relay.handle_timeout(world.now);
+    assert_eq!(held(&world), 0, "its buckets are full again");
+    // Who owes nothing is forgotten at once.
+    let mut client = world.join(&SigningKey::from_seed(&STRANGER), 0, at);
+    let close = client.records.close(Code::Normal, 0, 0, 0).expect("a record");
+    world.feed(client.conn, &close);
+    assert_eq!(held(&world), 0);
+    // Who waits for its client stands for as long as ever.
+    let client = world.join(&SigningKey::from_seed(&STRANGER), 0, at);
+    world.cut(&client);
+    world.now = world.now.after(Duration::from_secs(50));
+    world.relay.handle_timeout(world.now);
+    assert_eq!(held(&world), 1);
+}

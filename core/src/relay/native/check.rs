@@ -107,12 +107,17 @@ impl<P: Pool> Relay<'_, P> {
             }
         }
         let mut listed = 0_u32;
-        let mut next = self.natives.lost_first;
-        while let Some(entry) = next.some() {
-            listed = listed.saturating_add(1);
-            let item = self.natives.entries.at(entry);
-            next = item.younger;
-            self.check_kin(entry, &item.kin);
+        for (row, spent) in [(self.natives.lost, false), (self.natives.spent, true)] {
+            let mut next = row.first;
+            while let Some(entry) = next.some() {
+                listed = listed.saturating_add(1);
+                let item = self.natives.entries.at(entry);
+                next = item.younger;
+                if item.is_spent() != spent {
+                    invariant_failed("a session in the wrong row");
+                }
+                self.check_kin(entry, &item.kin);
+            }
         }
         if used != self.natives.entries.used() || listed != lost {
             invariant_failed("sessions are miscounted");

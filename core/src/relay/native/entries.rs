@@ -127,9 +127,7 @@ impl<P: Pool> Relay<'_, P> {
         let entry = match self.natives.entries.take() {
             Some(entry) => entry,
             None => {
-                let oldest = self.lost_of_heaviest()?;
-                self.stats.sessions_evicted.bump();
-                self.free_entry(oldest);
+                self.evict_entry();
                 self.natives.entries.take()?
             }
         };
@@ -286,14 +284,14 @@ impl<P: Pool> Relay<'_, P> {
         item.lost_at = now;
         if survives {
             self.link_lost(entry, prefix);
-        } else if self.has_heir(entry) {
+        } else if self.has_heir(entry) || !self.owes(entry) {
             self.free_entry(entry);
         } else {
             self.end_rivals(entry);
             let item = self.natives.entries.at_mut(entry);
             item.sid = [0; 16];
             item.rms.wipe();
-            self.link_lost(entry, prefix);
+            self.link_spent(entry);
         }
     }
 

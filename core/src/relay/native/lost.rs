@@ -1,5 +1,6 @@
-//! Sessions that wait for their clients, and what is left of those that are over. They stand in two
-//! rows, oldest first: all of them, and those of one prefix.
+//! Sessions that wait for their clients stand in two rows, oldest first: all of them, and those of
+//! one prefix. What is left of those that are over, for what their identities owe, stands in a row
+//! of its own, and gives way first.
 
 use super::slots::{Entry, Kin};
 use crate::id::Ref;
@@ -17,6 +18,13 @@ const LOOKED_AT: u32 = 64;
 /// How long it is known at least what an identity spent that has no session: all of its buckets
 /// are full again by then.
 const SPENT: Duration = Duration::from_secs(3);
+
+/// A row of sessions, by `older` and `younger`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Row {
+    pub(super) first: Ref,
+    last: Ref,
+}
 
 impl<P: Pool> Relay<'_, P> {
     /// Has an identity no more sessions that wait than one question may look at.
@@ -51,7 +59,7 @@ impl<P: Pool> Relay<'_, P> {
     /// The oldest lost session of the prefix that holds most of them: as far as was noticed, and
     /// among those that wait longest.
     pub(super) fn lost_of_heaviest(&self) -> Option<Ref> {
-        let first = self.natives.lost_first.some()?;
+        let first = self.natives.lost.first.some()?;
         let (mut found, mut most) = self.prefixes.most_lost().unwrap_or((first, 1));
         let mut next = first;
         for _ in 0..LOOKED_AT {
@@ -67,36 +75,62 @@ impl<P: Pool> Relay<'_, P> {
         Some(found)
     }
 
+    /// A slot of the table, for there is none that is free: what is left of who is gone gives way,
+    /// then the session that [`Self::lost_of_heaviest`] names.
+    pub(super) fn evict_entry(&mut self) {
+        if let Some(spent) = self.natives.spent.first.some() {
+            self.free_entry(spent);
+        } else if let Some(oldest) = self.lost_of_heaviest() {
+            self.stats.sessions_evicted.bump();
+            self.free_entry(oldest);
+        }
+    }
+
+    /// Whether the identity of a session has spent what has not come back yet.
+    pub(super) fn owes(&self, entry: Ref) -> bool {
+        let chief = self.natives.entries.at(self.natives.entries.at(entry).chief);
+        [chief.messages, chief.bytes, chief.deliveries].iter().any(|it| !it.is_full(self.now))
+    }
+
     /// A session waits for its client from now on, which was of that prefix.
     pub(super) fn link_lost(&mut self, entry: Ref, prefix: Ref) {
-        let last = core::mem::replace(&mut self.natives.lost_last, entry);
         let kin = self.prefixes.lose(prefix, entry);
-        let item = self.natives.entries.at_mut(entry);
-        item.older = last;
-        item.kin = kin;
-        match last.some() {
-            Some(last) => self.natives.entries.at_mut(last).younger = entry,
-            None => self.natives.lost_first = entry,
-        }
+        self.natives.entries.at_mut(entry).kin = kin;
         if let Some(older) = kin.older.some() {
             self.natives.entries.at_mut(older).kin.younger = entry;
         }
+        self.natives.lost = self.behind(self.natives.lost, entry);
+    }
+
+    /// A session is over, and kept for what its identity owes.
+    pub(super) fn link_spent(&mut self, entry: Ref) {
+        self.natives.spent = self.behind(self.natives.spent, entry);
+    }
+
+    fn behind(&mut self, row: Row, entry: Ref) -> Row {
+        self.natives.entries.at_mut(entry).older = row.last;
+        if let Some(last) = row.last.some() {
+            self.natives.entries.at_mut(last).younger = entry;
+        }
         self.natives.sweep_soon(self.now);
+        Row { first: row.first.some().unwrap_or(entry), last: entry }
     }
 
     pub(super) fn unlink_lost(&mut self, entry: Ref) {
         let Entry { older, younger, kin, .. } = *self.natives.entries.at(entry);
-        let listed = older.is_some() || self.natives.lost_first == entry;
-        if !listed {
-            return;
+        for row in [&mut self.natives.lost, &mut self.natives.spent] {
+            if row.first == entry {
+                row.first = younger;
+            }
+            if row.last == entry {
+                row.last = older;
+            }
         }
-        match older.some() {
-            Some(older) => self.natives.entries.at_mut(older).younger = younger,
-            None => self.natives.lost_first = younger,
+        if let Some(older) = older.some() {
+            self.natives.entries.at_mut(older).younger = younger;
         }
-        match younger.some() {
-            Some(younger) => self.natives.entries.at_mut(younger).older = older,
-            None => self.natives.lost_last = older,
+        if let Some(younger) = younger.some() {
+            self.natives.entries.at_mut(younger).older = older;
         }
         if let Some(older) = kin.older.some() {
             self.natives.entries.at_mut(older).kin.younger = kin.younger;
@@ -114,18 +148,20 @@ impl<P: Pool> Relay<'_, P> {
     /// Forgets the sessions that nobody took up again, and what is left of those that ended. Gives
     /// whether others wait.
     pub(super) fn sweep_entries(&mut self) -> bool {
-        let kept = self.limits.native.resume.max(SPENT);
-        while let Some(entry) = self.natives.lost_first.some() {
-            let item = self.natives.entries.at(entry);
-            // Those that live for too long in all are few, and found when they are asked for.
-            if item.lost_at.after(kept) > self.now {
-                return true;
-            }
-            if !item.is_spent() {
-                self.stats.sessions_expired.bump();
-            }
+        while let Some(entry) = self.older_than(self.natives.spent, SPENT) {
             self.free_entry(entry);
         }
-        false
+        // Those that live for too long in all are few, and found when they are asked for.
+        while let Some(entry) = self.older_than(self.natives.lost, self.limits.native.resume) {
+            self.stats.sessions_expired.bump();
+            self.free_entry(entry);
+        }
+        self.natives.lost.first.is_some() || self.natives.spent.first.is_some()
+    }
+
+    /// The first of a row, if it stands there for so long.
+    fn older_than(&self, row: Row, span: Duration) -> Option<Ref> {
+        let first = row.first.some()?;
+        (self.natives.entries.at(first).lost_at.after(span) <= self.now).then_some(first)
     }
 }

@@ -114,9 +114,9 @@ pub(super) struct Natives<'s> {
     pub(super) subs: u32,
     pub(super) subs_max: u32,
     pub(super) handshakes: Bucket,
-    /// The sessions without a connection, oldest first.
-    pub(super) lost_first: Ref,
-    pub(super) lost_last: Ref,
+    /// The sessions without a connection, oldest first, and what is left of those that are over.
+    lost: lost::Row,
+    spent: lost::Row,
     pub(super) sweep_at: Instant,
     /// The turn in which what is kept for nobody yet was given up.
     pub(super) dropped_turn: u64,
@@ -168,8 +168,8 @@ impl<'s> Natives<'s> {
             subs: 0,
             subs_max: 0,
             handshakes: Bucket::default(),
-            lost_first: Ref::NONE,
-            lost_last: Ref::NONE,
+            lost: lost::Row::default(),
+            spent: lost::Row::default(),
             sweep_at: Instant::NEVER,
             dropped_turn: 0,
             room_turn: 0,
@@ -308,6 +308,12 @@ impl<'s, P: Pool> Relay<'s, P> {
             return Err(ConfigError::NativeKey);
         }
         Ok(TopicId { slot: self.natives.lobby, dialects: Dialects::Native })
+    }
+
+    /// Sessions that live or wait for their clients, and what is left of others for a while.
+    #[must_use]
+    pub fn sessions_held(&self) -> u32 {
+        self.natives.entries.used()
     }
 
     /// Whether a session's owner may do something: the one place where that is asked.
