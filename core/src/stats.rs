@@ -160,6 +160,9 @@ stats! {
     puzzles_wanted,
     /// Sessions that went on over a new connection.
     resumes,
+    /// Sessions begun or had back by who knows the server by a key that is not its first: while
+    /// this grows, that key is needed.
+    old_key_sessions,
     /// Connections whose session a later one took.
     superseded,
     /// Sessions forgotten because their client did not come back in time.

@@ -29,6 +29,9 @@ type Pool = &'static mut [u8];
 
 const ENROLLED: [u8; 32] = [9; 32];
 const STRANGER: [u8; 32] = [10; 32];
+/// The server's.
+const NEW_KEY: [u8; 32] = [4; 32];
+const OLD_KEY: [u8; 32] = [5; 32];
 
 /// Everybody may do everything; the operator knows the first of the keys.
 struct Everybody;
@@ -95,8 +98,9 @@ struct World {
     gather: Gather,
     now: Instant,
     port: u16,
-    /// Of its clients.
+    /// Of its clients; and whom they expect.
     epoch_ms: u64,
+    pin: Option<Identity>,
 }
 
 /// A native client that lives.
@@ -151,7 +155,7 @@ impl World {
             digests: lent(16),
             scratch: lent(NativeSlots::scratch_bytes(&limits) as usize),
             text: lent(limits.line.envelope_bytes_max as usize * 2),
-            keys: vec![SigningKey::from_seed(&[4; 32])].leak(),
+            keys: Vec::from([NEW_KEY, OLD_KEY].map(|key| SigningKey::from_seed(&key))).leak(),
             access: &Everybody,
         };
         let now = Instant::from_nanos(1_000_000_000);
@@ -160,7 +164,7 @@ impl World {
         relay.speak_native(sessions, [8; 32], 1_700_000_000_000).expect("native limits");
         let door = relay.listen_native().expect("a door");
         let (net, gather) = (Net::default(), Gather::new());
-        Self { relay, door, net, gather, now, port: 1_000, epoch_ms: 9 }
+        Self { relay, door, net, gather, now, port: 1_000, epoch_ms: 9, pin: None }
     }
 
     fn turn(&mut self) {
@@ -222,7 +226,7 @@ impl World {
     /// Err: the code of the ALERT, and when it may come back.
     fn ask_in(&mut self, key: &SigningKey, device: u32, ip: [u8; 4]) -> Result<Client, (u16, u32)> {
         let conn = self.connect(ip);
-        let (hello, wait) = attempt(key, self.port).hello();
+        let (hello, wait) = Attempt { pin: self.pin, ..attempt(key, self.port) }.hello();
         self.feed(conn, hello.as_bytes());
         let answered = wait.answer(&self.had(conn), self.now).expect("an answer");
         let Answered::Challenged(challenged) = answered else { panic!("it was not challenged") };
@@ -264,6 +268,19 @@ impl World {
     fn cut(&mut self, client: &Client) {
         self.relay.handle_broken(self.now, client.conn);
         self.turn();
+    }
+
+    /// Has its session back, over a new connection.
+    fn come_back(&mut self, key: &SigningKey, client: &Client) {
+        let conn = self.connect([127, 0, 0, 1]);
+        let again = Attempt { resume: Some(&client.resumption), ..attempt(key, self.port) };
+        let (hello, wait) = again.hello();
+        self.feed(conn, hello.as_bytes());
+        let answered = wait.answer(&self.had(conn), self.now).expect("an answer");
+        let Answered::Resumed(resumed) = answered else { panic!("it was there") };
+        let ping = resumed.records().ping([0; 8]).expect("a record");
+        self.feed(conn, &ping);
+        assert_ne!(self.had(conn), [0; 0], "it has it");
     }
 
     /// Whether there is a session still that may be resumed.

@@ -238,3 +238,23 @@ fn what_is_left_of_who_left_stands_for_as_long_as_it_owes() {
     world.relay.handle_timeout(world.now);
     assert_eq!(held(&world), 1);
 }
+
+#[test]
+fn who_knows_the_server_by_an_old_key_is_counted() {
+    let mut world = World::new(NativeLimits::DEFAULT);
+    let key = SigningKey::from_seed(&STRANGER);
+    let counted = |world: &World| world.relay.stats().old_key_sessions.value();
+    let pinned = |seed: &[u8; 32]| Some(SigningKey::from_seed(seed).identity());
+    world.join(&key, 0, [10, 0, 0, 1]);
+    world.pin = pinned(&NEW_KEY);
+    world.join(&key, 1, [10, 0, 0, 1]);
+    assert_eq!(counted(&world), 0);
+    world.pin = pinned(&OLD_KEY);
+    let client = world.join(&key, 2, [10, 0, 0, 1]);
+    assert_eq!(counted(&world), 1);
+    // Whoever it has its session back from, it knows it by that one still.
+    world.pin = None;
+    world.cut(&client);
+    world.come_back(&key, &client);
+    assert_eq!(counted(&world), 2);
+}

@@ -427,7 +427,8 @@ impl<P: Pool> Relay<'_, P> {
         };
         self.renew_handle(entry);
         let handle = self.handle_of_entry(entry);
-        let key = usize::from(self.natives.halves.at(half).key);
+        let nth = self.natives.halves.at(half).key;
+        let key = usize::from(nth);
         let keys = self.natives.keys;
         let Some(key) = keys.get(key) else { return Err(Code::Internal.into()) };
         let granted = self.granted();
@@ -446,6 +447,8 @@ impl<P: Pool> Relay<'_, P> {
             return Ok(());
         }
         self.settle_entry(entry, &established);
+        self.natives.entries.at_mut(entry).key = nth;
+        self.count_key(entry);
         let records = established.records();
         self.go_live(slot, entry, records);
         Ok(())
@@ -470,6 +473,7 @@ impl<P: Pool> Relay<'_, P> {
             }
             Ok(FirstRecord::Proved(session, next)) => {
                 self.stats.resumes.bump();
+                self.count_key(entry);
                 self.go_live(slot, entry, session.records());
                 Ok(Step::First(next))
             }
@@ -479,6 +483,13 @@ impl<P: Pool> Relay<'_, P> {
                 self.close(slot, Reason::Fault(PeerFault::Native(Code::BadTag)));
                 Ok(Step::Gone)
             }
+        }
+    }
+
+    /// Counts who knows the server by a key of before, so that the operator knows when nobody does.
+    fn count_key(&mut self, entry: Ref) {
+        if self.natives.entries.at(entry).key != 0 {
+            self.stats.old_key_sessions.bump();
         }
     }
 

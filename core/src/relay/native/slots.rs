@@ -193,6 +193,8 @@ pub struct Entry {
     pub(super) bytes: Bucket,
     pub(super) deliveries: Bucket,
     pub(super) used: u8,
+    /// Which of the relay's keys its client knows.
+    pub(super) key: u8,
 }
 
 impl Entry {
