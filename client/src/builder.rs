@@ -94,7 +94,7 @@ impl Builder {
     /// Without it the clock decides, which may have been set back since. Then the relay refuses
     /// the start as long as it holds the session of before
     /// ([`ConnectError::Alert`], `REFUSED`), and whoever remembers what the device has signed
-    /// drops what it signs now. Within one process epochs of a named device never go back.
+    /// drops what it signs now. Within one process the epochs of a named device never go back.
     #[must_use]
     pub const fn epoch_ms(mut self, last: u64) -> Self {
         self.last_epoch_ms = last;

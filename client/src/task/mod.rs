@@ -12,6 +12,7 @@ mod asks;
 mod connect;
 mod deliver;
 mod dialogues;
+mod epochs;
 mod letters;
 mod link;
 mod outbox;

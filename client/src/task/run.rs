@@ -1,20 +1,20 @@
 //! A client's life: connections, and the waits between them.
 
 use std::future::{Future, poll_fn};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant as TokioInstant;
+use wardline_core::native::Identity;
 use wardline_core::native::client::{Backoff, Loss, Session, Slot, UNSURE_MAX};
-use wardline_core::native::{Identity, next_epoch};
 use wardline_core::{Duration, Instant};
 
 use super::asks::Asks;
 use super::connect::{self, Reached, clock_ms};
 use super::deliver::Deliveries;
 use super::dialogues::Dialogues;
+use super::epochs::epoch_ms;
 use super::letters::Letters;
 use super::link::Link;
 use super::outbox::Outbox;
@@ -183,28 +183,6 @@ pub(crate) async fn start(plan: Plan) -> Result<Client, ConnectError> {
     };
     tokio::spawn(task.run(reached));
     Ok(Client::new(inner))
-}
-
-/// The epoch of a client that starts now. PROTOCOL.md 2.2.6.
-fn epoch_ms(plan: &Plan) -> Result<u64, ConnectError> {
-    static LAST_MS: AtomicU64 = AtomicU64::new(0);
-    let clock_ms = clock_ms();
-    let (own, signs) = (plan.has_own_device, plan.policy.signs);
-    let after = |last: u64| epoch_after(last.max(plan.last_epoch_ms), clock_ms, own, signs);
-    let noted = |last: u64| after(last).map(|next| next.max(last));
-    let last = LAST_MS.fetch_update(Ordering::AcqRel, Ordering::Acquire, noted);
-    last.ok().and_then(after).ok_or(ConnectError::EpochAhead)
-}
-
-/// The epoch after that one. None: receivers would refuse what is signed in it.
-const fn epoch_after(last_ms: u64, clock_ms: u64, own_device: bool, signs: bool) -> Option<u64> {
-    match next_epoch(last_ms, clock_ms) {
-        Some(epoch_ms) => Some(epoch_ms),
-        // Nobody remembers a device that was drawn just now.
-        None if !own_device => Some(clock_ms),
-        None if signs => None,
-        None => Some(last_ms.saturating_add(1)),
-    }
 }
 
 /// A server that has proved who it is, and was not known, is noted.
@@ -378,30 +356,5 @@ impl Task {
         self.topics.end();
         self.shared.report(Report::Ended(ended));
         self.deliveries
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_epoch_goes_on_wherever_the_clock_goes() {
-        const CLOCK: u64 = 10_000_000;
-        const APART: u64 = 300_000;
-        // The last one; the next, of a device of one's own that signs, that does not, and of one
-        // that was drawn.
-        for (last, signs, plain, drawn) in [
-            (0, Some(CLOCK), CLOCK, CLOCK),
-            (CLOCK - 1, Some(CLOCK), CLOCK, CLOCK),
-            (CLOCK, Some(CLOCK + 1), CLOCK + 1, CLOCK + 1),
-            (CLOCK + APART - 1, Some(CLOCK + APART), CLOCK + APART, CLOCK + APART),
-            (CLOCK + APART, None, CLOCK + APART + 1, CLOCK),
-            (u64::MAX, None, u64::MAX, CLOCK),
-        ] {
-            assert_eq!(epoch_after(last, CLOCK, true, true), signs, "{last}");
-            assert_eq!(epoch_after(last, CLOCK, true, false), Some(plain), "{last}");
-            assert_eq!(epoch_after(last, CLOCK, false, true), Some(drawn), "{last}");
-        }
     }
 }

@@ -239,6 +239,11 @@ fn a_device_of_ones_own_never_goes_back() {
         let signs = |builder: Builder| builder.envelopes(Policy::OPEN.sign());
         let refused = signs(builder(&url, 11).device(5)).connect().await;
         assert!(matches!(refused, Err(ConnectError::EpochAhead)), "{refused:?}");
+        // Nobody else of this process goes ahead with it: no other device, and no other identity.
+        for (seed, device) in [(11, 6), (12, 5)] {
+            let other = signs(builder(&url, seed).device(device)).connect().await.unwrap();
+            assert!(other.epoch_ms() < minute);
+        }
         // Of a device that is drawn nobody remembers anything.
         let drawn = signs(builder(&url, 11)).connect().await.unwrap();
         assert!(drawn.epoch_ms() < minute);
