@@ -22,7 +22,7 @@ pub(crate) fn keygen(args: &KeygenArgs) -> Result<(), Failure> {
         true => keys::load(&path).map_err(failed)?,
         false => {
             let key = keys::generate(&path).map_err(failed)?;
-            tell(&path);
+            tell(&path, args.json);
             key
         }
     };
@@ -34,7 +34,8 @@ pub(crate) fn keygen(args: &KeygenArgs) -> Result<(), Failure> {
     print(format!("{said}\n").as_bytes())
 }
 
-fn tell(path: &Path) {
+fn tell(path: &Path, json: bool) {
     let path = path.display();
-    eprintln!("wardline: made {path}; what is in it is secret, and this is who it makes you:");
+    let whose = if json { "" } else { ", and this is who it makes you:" };
+    eprintln!("wardline: made {path}; what is in it is secret{whose}");
 }

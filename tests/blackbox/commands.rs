@@ -90,6 +90,8 @@ fn keygen_makes_a_key_and_replaces_none() {
     let other = text(&home.path("other.key"));
     let made = told(&["keygen", "--json", &other]);
     assert_eq!(made["file"], other.as_str());
+    let third = home.run(&["keygen", "--json", &text(&home.path("third.key"))]);
+    assert!(third.stderr.ends_with("is secret\n"), "{third:?}");
     assert_eq!(told(&["keygen", "--show", "--json", &other]), made);
     assert_ne!(made["identity"], identity.as_str());
     let first = home.run(&["keygen"]);
