@@ -67,6 +67,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("digest_of_another", "the digest of another stretch is taken"),
     ("native_rate_not_charged", "messages of native clients cost nothing"),
     ("sessions_unbounded", "an identity has as many sessions as it likes"),
+    ("spent_is_lost", "what is left of who left stands among those who wait"),
     ("regained_counts_as_lost", "what a prefix lost is counted when it is had back, too"),
     ("frames_trimmed_early", "frames are freed while a reader stands there"),
     ("path_ends_session", "a header that somebody on the path changed ends a session"),

@@ -291,7 +291,11 @@ impl<P: Pool> Relay<'_, P> {
             let item = self.natives.entries.at_mut(entry);
             item.sid = [0; 16];
             item.rms.wipe();
-            self.link_spent(entry);
+            if cfg!(wardline_mutant = "spent_is_lost") {
+                self.link_lost(entry, prefix);
+            } else {
+                self.link_spent(entry);
+            }
         }
     }
 
