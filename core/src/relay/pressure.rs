@@ -238,7 +238,9 @@ impl<P: Pool> Relay<'_, P> {
         let far = self.allowance().saturating_mul(100_u64.saturating_sub(HYSTERESIS)) / 100;
         let own = !session.output.is_empty() || session.has_gap();
         let waits = lag > 0 || own || session.sending() == Sending::InFlight;
-        !waits || (lag < far && session.sent_at > session.pressed_at)
+        // What it took before it was found to take nothing is no sign of better times.
+        let since = session.pressed_at.max(session.stalled_at);
+        !waits || (lag < far && session.sent_at > since)
     }
 
     fn end_pacing(&mut self, slot: Ref) {
