@@ -111,6 +111,7 @@ verb_fuzz() {
     fuzz native_records none
     fuzz native_client none
     fuzz native_relay none
+    fuzz proxy_header none
 }
 fuzz() {
     local name=$1 sanitizer=$2 corpus

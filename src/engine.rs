@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::net::TcpListener;
 
 use wardline_core::{
-    ConfigError, Homes, Limits, LinkSlots, NativeSlots, Pool, Relay, Slots, TopicId,
+    ConfigError, Homes, Limits, LinkSlots, NativeSlots, Network, Pool, Relay, Slots, TopicId,
 };
 use wardline_host::clock::{self, Clock};
 use wardline_host::links::Links;
@@ -126,6 +126,8 @@ pub(crate) struct Stage<'s> {
     pub(crate) native: Option<NativeSlots<'s>>,
     pub(crate) seed: [u8; 32],
     pub(crate) native_seed: [u8; 32],
+    /// Networks whose word is taken on who connects.
+    pub(crate) proxies: &'s [Network],
     pub(crate) listens: &'s [Listen],
     pub(crate) listeners: ShardListeners,
     pub(crate) clock: Clock,
@@ -175,6 +177,7 @@ impl<'s> Stage<'s> {
         if let Some(native) = self.native {
             relay.speak_native(native, self.native_seed, clock::unix_ms()).map_err(unfit)?;
         }
+        relay.trust_proxies(self.proxies);
         // The same names in the same order everywhere, whether the shard listens there or not.
         for listen in self.listens.iter().filter(|listen| listen.dialects().line()) {
             let topic = relay.listen(listen.topic()).map_err(unfit)?;

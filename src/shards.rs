@@ -146,6 +146,7 @@ impl Shard<'_> {
         // Sessions are all on the first shard, and so is the order of what they read and say.
         let homes = if who.is_some() { Homes::First } else { Homes::ByName };
         let listens = &settings.server.listen;
+        let proxies = &settings.server.trusted_proxies;
         let stage = Stage {
             limits,
             slots,
@@ -154,6 +155,7 @@ impl Shard<'_> {
             native,
             seed,
             native_seed,
+            proxies,
             listens,
             listeners,
             clock,

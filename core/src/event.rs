@@ -1,6 +1,6 @@
 //! What an operator may want to read: a bounded ring, with a counter of what it dropped.
 
-use crate::fault::PeerFault;
+use crate::fault::{PeerFault, Refusal};
 use crate::id::{ConnId, TopicId};
 
 /// Why a line was not relayed.
@@ -25,6 +25,8 @@ pub enum Reason {
     Peer,
     /// What the peer did.
     Fault(PeerFault),
+    /// Its proxy said for whom it connects, and that client is not taken.
+    Refused(Refusal),
     /// The relay is shutting down.
     Shutdown,
 }
@@ -112,6 +114,11 @@ pub enum Event {
         /// Which.
         shard: u8,
     },
+    /// A proxy said for whom it connects: from now on the connection is at that address.
+    Proxied {
+        /// Which.
+        conn: ConnId,
+    },
     /// An address, or an identity, was struck by the quarantine.
     Struck {
         /// A connection of it.
@@ -142,6 +149,7 @@ impl Event {
             | Self::NotRelayed { conn, .. }
             | Self::Gap { conn, .. }
             | Self::Paced { conn, .. }
+            | Self::Proxied { conn }
             | Self::Struck { conn, .. } => Some(conn),
         }
     }

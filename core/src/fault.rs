@@ -21,6 +21,8 @@ pub enum PeerFault {
     Overloaded,
     /// It was evicted for a newcomer, or for the memory that it pinned.
     Evicted,
+    /// A proxy did not say for whom it connects.
+    NoProxyHeader,
     /// What the native dialect calls it.
     Native(Code),
 }
@@ -37,6 +39,7 @@ impl PeerFault {
             Self::Idle => "idle",
             Self::Overloaded => "overloaded",
             Self::Evicted => "evicted",
+            Self::NoProxyHeader => "no_proxy_header",
             Self::Native(code) => code.word(),
         }
     }
@@ -52,6 +55,7 @@ impl PeerFault {
             Self::Idle => "nothing came from it, and it acknowledged nothing",
             Self::Overloaded => "no memory was left for what it had sent",
             Self::Evicted => "it gave way to others",
+            Self::NoProxyHeader => "its proxy did not say for whom it connects (PROXY, version 2)",
             Self::Native(code) => code.sentence(),
         }
     }
@@ -59,7 +63,7 @@ impl PeerFault {
 
 /// Why a connection was not taken. The socket is closed by the frontend after it has tried to send
 /// [`Refusal::alert`] where [`TopicId::is_native`](crate::TopicId::is_native), else
-/// [`Refusal::warning`].
+/// [`Refusal::warning`]; a client of a proxy is sent it by the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The address is in quarantine for so long yet.

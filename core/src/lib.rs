@@ -40,6 +40,7 @@ mod link;
 mod log;
 pub mod native;
 mod prefix;
+pub mod proxy;
 mod pump;
 mod quarantine;
 mod queue;
@@ -58,7 +59,8 @@ pub use event::{Event, NotRelayed, Reason};
 pub use fault::{ConfigError, PeerFault, Refusal};
 pub use id::{ConnId, TopicId};
 pub use limits::{
-    COALESCE_MAX, LagRule, Limits, LineLimits, NativeLimits, QuarantineLimits, RESERVE, Slowdown,
+    COALESCE_MAX, LagRule, Limits, LineLimits, NativeLimits, ProxyLimits, QuarantineLimits,
+    RESERVE, Slowdown,
 };
 pub use link::{
     Far, Feed, HEADER as LINK_HEADER, Homes, LinkSlots, LinkTaken, Peer, Ring, SHARDS_MAX, home_of,

@@ -168,6 +168,15 @@ pub struct QuarantineLimits {
     pub connections_per_prefix: u32,
 }
 
+/// Limits of what proxies are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyLimits {
+    /// Connections whose proxies have yet to say for whom they connect. Default 1,024.
+    pub waiting: u32,
+    /// They must have said it within so long. Default 5 s: a segment may be lost twice.
+    pub header: Duration,
+}
+
 /// How much a relay takes, holds and sends. Every field has a default ([`Limits::DEFAULT`]), and
 /// [`Limits::check`] says which combinations make sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +246,8 @@ pub struct Limits {
     pub native: NativeLimits,
     /// Limits of the quarantine.
     pub quarantine: QuarantineLimits,
+    /// Limits of what proxies are waited for.
+    pub proxy: ProxyLimits,
 }
 
 impl Limits {
@@ -288,6 +299,7 @@ impl Limits {
             connects_per_minute: 15,
             connections_per_prefix: 256,
         },
+        proxy: ProxyLimits { waiting: 1_024, header: Duration::from_secs(5) },
     };
 
     /// Bytes of the pool that these limits ask for.

@@ -42,7 +42,8 @@ pub trait Carrier<P> {
     /// follows, once nothing of it is under way.
     fn close(&mut self, conn: ConnId) -> bool;
     /// Tells the operator. `remote`: where the peer is of whom the event speaks, as the relay was
-    /// told when it took the connection; the socket of one that was reset does not know any more.
+    /// told when it took the connection, or by its proxy; the socket of one that was reset does not
+    /// know any more.
     fn event(&mut self, event: Event, remote: Option<SocketAddr>);
 }
 

@@ -23,6 +23,7 @@ mod native;
 mod output;
 mod patience;
 mod pressure;
+mod proxied;
 mod publish;
 
 use core::net::SocketAddr;
@@ -217,7 +218,7 @@ pub struct Relay<'s, P> {
     wheel: Wheel<'s>,
     events: Events<'s>,
     scratch: &'s mut [u8],
-    exempt: &'s [Network],
+    known: door::Known<'s>,
     tap: Tap<'s>,
     /// Connections with something pending.
     ready: Queue,
@@ -303,7 +304,7 @@ impl<'s, P: Pool> Relay<'s, P> {
             wheel: Wheel::new(slots.wheel, now),
             events: Events::new(slots.events),
             scratch: slots.scratch,
-            exempt: slots.exempt,
+            known: door::Known { exempt: slots.exempt, ..Default::default() },
             tap: slots.tap,
             ready: Queue::new(By::Ready),
             backlog: Queue::new(By::Backlog),
@@ -392,7 +393,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         let session = self.sessions.at(slot);
         match session.phase() {
             Phase::Open if session.flags.has(Flags::BACKLOG) => 0,
-            Phase::Open => {
+            Phase::Open | Phase::Proxied => {
                 // Not less where blocks are short: a line that comes whole needs none.
                 self.share(session.topic) as usize
             }
@@ -481,7 +482,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         let session = self.sessions.at_mut(slot);
         let pause = match session.phase() {
             Phase::Open => session.flags.has(Flags::BACKLOG),
-            Phase::Finished => false,
+            Phase::Finished | Phase::Proxied => false,
             Phase::Free | Phase::Leaving | Phase::Closing | Phase::Link => true,
         };
         if pause == session.flags.has(Flags::PAUSED) {

@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use bytemuck::Zeroable;
 
 use crate::chain::Chain;
-use crate::id::Ref;
+use crate::id::{Dialects, Ref, TopicId};
 use crate::rate::Bucket;
 use crate::storage::Slot;
 use crate::time::{Duration, Instant};
@@ -105,6 +105,8 @@ pub(crate) enum Phase {
     Finished,
     /// The frontend was told to close it, and has not said that it has.
     Closing,
+    /// It comes from a proxy, which has yet to say for whom.
+    Proxied,
     /// No connection: another shard.
     Link,
 }
@@ -165,6 +167,8 @@ pub struct Session {
     phase: u8,
     sending: u8,
     farewell: u8,
+    /// What its listener takes, while its proxy has yet to say for whom it connects.
+    takes: u8,
     /// Input not yet taken: an unfinished line, or a backlog.
     pub(crate) input: Chain,
     /// Output of its own: warnings, and what was copied from the log.
@@ -241,14 +245,32 @@ impl Session {
         self.gap_from < self.gap_to
     }
 
-    pub(crate) fn open(&mut self, remote: SocketAddr) {
+    pub(crate) fn set_remote(&mut self, remote: SocketAddr) {
         let ip = match remote.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
         self.ip = ip.octets();
         self.port = remote.port();
-        self.set_phase(Phase::Open);
+    }
+
+    /// The listener of a connection whose proxy has yet to say for whom it connects.
+    pub(crate) const fn listener(&self) -> TopicId {
+        let dialects = match self.takes {
+            1 => Dialects::Native,
+            2 => Dialects::Mixed,
+            _ => Dialects::Line,
+        };
+        TopicId { slot: self.topic, dialects }
+    }
+
+    pub(crate) const fn set_listener(&mut self, listener: TopicId) {
+        self.topic = listener.slot;
+        self.takes = match listener.dialects {
+            Dialects::Line => 0,
+            Dialects::Native => 1,
+            Dialects::Mixed => 2,
+        };
     }
 
     /// Its messages cost more for so long.
@@ -277,7 +299,8 @@ impl Session {
             2 => Phase::Leaving,
             3 => Phase::Finished,
             4 => Phase::Closing,
-            5 => Phase::Link,
+            5 => Phase::Proxied,
+            6 => Phase::Link,
             _ => Phase::Free,
         }
     }
@@ -289,17 +312,23 @@ impl Session {
             Phase::Leaving => 2,
             Phase::Finished => 3,
             Phase::Closing => 4,
-            Phase::Link => 5,
+            Phase::Proxied => 5,
+            Phase::Link => 6,
         };
     }
 
     /// Whether the slot is a connection's, one that is ending or not.
     pub(crate) const fn is_connection(&self) -> bool {
-        matches!(self.phase(), Phase::Open | Phase::Leaving | Phase::Finished | Phase::Closing)
+        !matches!(self.phase(), Phase::Free | Phase::Link)
     }
 
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.phase(), Phase::Open)
+    }
+
+    /// Whether it lives, known or not.
+    pub(crate) const fn is_living(&self) -> bool {
+        matches!(self.phase(), Phase::Open | Phase::Proxied)
     }
 
     pub(crate) const fn sending(&self) -> Sending {

@@ -54,6 +54,10 @@ stats! {
     refused_per_address,
     /// Newcomers refused: memory was short, or the relay was shutting down.
     refused_other,
+    /// Connections of which a proxy said whose they are.
+    proxied,
+    /// Connections of proxies that did not say it: closed.
+    no_proxy_header,
     /// Connections that gave way to a newcomer.
     evicted_for_newcomer,
     /// Bytes received.

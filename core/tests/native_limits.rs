@@ -13,17 +13,21 @@ use wardline_core::native::{
 };
 use wardline_core::{
     Access, Carrier, ConnId, Duration, Event, Gather, Instant, Limits, NativeLimits, NativeSlots,
-    Network, Relay, Remote, Right, Slots, Started, Tap, TopicId, Verdict, pump,
+    Network, Refusal, Relay, Remote, Right, Slots, Started, Tap, TopicId, Verdict, pump,
 };
 
 #[path = "native_limits/door.rs"]
 mod door;
+#[path = "native_limits/proxied.rs"]
+mod proxied;
 #[path = "native_limits/rates.rs"]
 mod rates;
 #[path = "native_limits/sessions.rs"]
 mod sessions;
 #[path = "native_limits/standing.rs"]
 mod standing;
+
+use proxied::Way;
 
 type Pool = &'static mut [u8];
 
@@ -101,6 +105,7 @@ struct World {
     /// Of its clients; and whom they expect.
     epoch_ms: u64,
     pin: Option<Identity>,
+    way: Way,
 }
 
 /// A native client that lives.
@@ -164,7 +169,8 @@ impl World {
         relay.speak_native(sessions, [8; 32], 1_700_000_000_000).expect("native limits");
         let door = relay.listen_native().expect("a door");
         let (net, gather) = (Net::default(), Gather::new());
-        Self { relay, door, net, gather, now, port: 1_000, epoch_ms: 9, pin: None }
+        let way = Way::Directly;
+        Self { relay, door, net, gather, now, port: 1_000, epoch_ms: 9, pin: None, way }
     }
 
     fn turn(&mut self) {
@@ -178,9 +184,7 @@ impl World {
     }
 
     fn connect(&mut self, ip: [u8; 4]) -> ConnId {
-        self.port += 1;
-        let addr = SocketAddr::new(IpAddr::from(ip), self.port);
-        self.relay.handle_accept(self.now, Remote { addr, topic: self.door }).expect("it is let in")
+        self.try_connect(ip).expect("it is let in")
     }
 
     /// What a connection was sent since.

@@ -74,6 +74,12 @@ fn log<P: Pool>(relay: &Relay<'_, P>, event: Event, addr: Option<SocketAddr>) {
             let code = fault.code();
             tracing::info!(%conn, addr, code, "connection ends: {}", fault.sentence());
         }
+        Event::Leaving { conn, reason: Reason::Refused(refusal) } => {
+            tracing::debug!(%conn, addr, code = refusal.code(), "refused");
+        }
+        Event::Proxied { conn } => {
+            tracing::debug!(%conn, addr, code = "proxied", "a proxy said whose connection it is");
+        }
         Event::Gap { conn, from, to } => {
             tracing::info!(%conn, addr, code = "gap", from, to, "messages dropped");
         }

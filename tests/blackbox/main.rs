@@ -35,6 +35,7 @@ mod native_signed;
 mod native_slow;
 mod native_wire;
 mod patience;
+mod proxied;
 mod quarantine;
 mod rate;
 mod settings;

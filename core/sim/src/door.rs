@@ -15,8 +15,12 @@ use crate::world::World;
 impl World<'_, '_> {
     pub(crate) fn connect(&mut self) {
         let living = self.side.live.iter().filter(|peer| !self.side.peers[**peer].gone).count();
-        if living >= self.side.plan.clients {
+        if living + self.side.knocks.len() >= self.side.plan.clients {
             return;
+        }
+        let proxied = self.side.plan.proxied_percent;
+        if proxied > 0 && self.side.rng.percent(proxied) {
+            return self.knock();
         }
         let side = &mut self.side;
         let ip = side.rng.pick(&side.plan.addresses);
@@ -34,22 +38,38 @@ impl World<'_, '_> {
             self.side.places.hit(Place::EvictedAtDoor);
         }
         match result {
-            Ok(conn) => self.welcome(conn, addr, topic),
+            Ok(conn) => {
+                let joined = self.taken();
+                let client = self.newcomer(topic);
+                self.welcome(conn, addr, topic, joined, client);
+            }
             Err(refusal) => self.refused(refusal, addr),
         }
     }
 
-    fn welcome(&mut self, conn: ConnId, addr: SocketAddr, topic: usize) {
-        let joined = self.taken();
+    /// Who comes next, if he is taken.
+    pub(crate) fn newcomer(&mut self, topic: usize) -> Client {
+        let side = &mut self.side;
+        let kind = Kind::ALL[side.rng.weighted(&side.plan.kinds)];
+        let reading = Reading::ALL[side.rng.weighted(&side.plan.readings)];
+        let tag = format!("{}.{}", ["main", "a", "b", "c"][topic], side.peers.len());
+        Client::new(kind, reading, tag)
+    }
+
+    pub(crate) fn welcome(
+        &mut self,
+        conn: ConnId,
+        addr: SocketAddr,
+        topic: usize,
+        joined: u64,
+        client: Client,
+    ) -> usize {
         let side = &mut self.side;
         side.observe(conn.to_bits());
         let until = side.banned.get(&prefix(addr.ip())).copied().unwrap_or(0);
         assert!(until <= side.now_ns, "{addr} is banned, and was taken");
         assert!(!side.shutdown, "taken after the shutdown");
-        let kind = Kind::ALL[side.rng.weighted(&side.plan.kinds)];
-        let reading = Reading::ALL[side.rng.weighted(&side.plan.readings)];
         let peer = side.peers.len();
-        let tag = format!("{}.{peer}", ["main", "a", "b", "c"][topic]);
         let rate = side.plan.limits.line.messages_per_minute;
         let rate = Guess::new(rate, !side.plan.exempt, side.now_ns);
         let bytes_max = side.plan.habits.socket_bytes;
@@ -57,7 +77,7 @@ impl World<'_, '_> {
         let now_ns = side.now_ns;
         side.peers.push(Peer {
             conn,
-            client: Client::new(kind, reading, tag),
+            client,
             socket: Socket::new(bytes_max),
             view: View::new(addr, topic, joined, rate, side.topics[topic].head),
             times: Times { came: now_ns, heard: now_ns, ..Times::default() },
@@ -73,9 +93,10 @@ impl World<'_, '_> {
         }
         side.live.push(peer);
         assert!(side.names.insert(conn, peer).is_none(), "{conn} was there before");
+        peer
     }
 
-    fn refused(&mut self, refusal: Refusal, addr: SocketAddr) {
+    pub(crate) fn refused(&mut self, refusal: Refusal, addr: SocketAddr) {
         let side = &mut self.side;
         side.places.hit(Place::Refused);
         let limits = &side.plan.limits;
@@ -93,8 +114,8 @@ impl World<'_, '_> {
             Refusal::TooManyFromAddress => {
                 let of_it =
                     |peer: &&usize| prefix(side.peers[**peer].view.addr.ip()) == prefix(addr.ip());
-                let mine = side.live.iter().filter(of_it).count() as u32;
-                mine >= limits.quarantine.connections_per_prefix
+                let mine = side.live.iter().filter(of_it).count() + side.refused_of(addr.ip());
+                mine as u32 >= limits.quarantine.connections_per_prefix
             }
             Refusal::Overloaded => full(blocks, limits.blocks) || full(segments, limits.segments),
             Refusal::ShuttingDown => side.shutdown,

@@ -150,6 +150,7 @@ impl World<'_, '_> {
         }
         if self.settled {
             self.fed = 0;
+            self.forget_knocks();
             self.side.verify_all();
             self.side.settled = self.side.step;
             self.side.assert_unheard();
@@ -185,7 +186,7 @@ impl World<'_, '_> {
                 if carrier.is_full(conn) {
                     return;
                 }
-                if side.rng.one_in(4) {
+                if side.knock_of(conn).is_none() && side.rng.one_in(4) {
                     let peer = side.named(conn);
                     side.peers[peer].socket.full = true;
                     side.peers[peer].socket.put_off = true;

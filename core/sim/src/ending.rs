@@ -77,7 +77,7 @@ impl World<'_, '_> {
     /// The same without time: gives whether anything happened.
     pub(crate) fn round(&mut self) -> bool {
         self.side.step += 1;
-        let mut busy = false;
+        let mut busy = self.advance_all();
         let sent = self.relay.stats().bytes_out.value();
         for index in 0..self.side.live.len() {
             let peer = self.side.live[index];
@@ -131,7 +131,8 @@ impl World<'_, '_> {
             let quiet = socket.waiting().is_empty() && socket.flight.is_none();
             let ended = !socket.fin && !socket.reset && peer.view.leaving.is_none();
             peer.gone || (quiet && ended && peer.view.is_heard() && peer.view.queue.is_empty())
-        }) && self.relay.memory_used() == (0, 0)
+        }) && self.side.knocks.is_empty()
+            && self.relay.memory_used() == (0, 0)
     }
 
     pub(crate) fn undrained(&self) -> String {

@@ -13,6 +13,7 @@ mod cluster;
 mod door;
 mod drain;
 mod ending;
+mod knocks;
 mod lent;
 mod lines;
 mod mutants;

@@ -107,6 +107,14 @@ places! {
     Quarantined,
     /// a newcomer was refused for another reason
     Refused,
+    /// a proxy said for whom it connects
+    Proxied,
+    /// a proxy's client was refused
+    ProxiedRefused,
+    /// a proxy's header came in pieces
+    HeaderInPieces,
+    /// a proxy was closed for want of a header
+    NoProxyHeader,
     /// an address was struck
     Struck,
     /// a connection was reset

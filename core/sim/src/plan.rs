@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use wardline_core::{Duration, LagRule, Limits, LineLimits, QuarantineLimits, Slowdown};
+use wardline_core::{
+    Duration, LagRule, Limits, LineLimits, ProxyLimits, QuarantineLimits, Slowdown,
+};
 
 use crate::client::{Kind, Reading};
 use crate::rng::Rng;
@@ -102,6 +104,8 @@ pub(crate) struct Plan {
     pub(crate) addresses: Vec<IpAddr>,
     /// Whether the quarantine exempts all of them.
     pub(crate) exempt: bool,
+    /// How many of those who connect do so through a proxy, in percent.
+    pub(crate) proxied_percent: u32,
     /// Slots of each table of the quarantine.
     pub(crate) bans: usize,
     /// Slots of the wheel.
@@ -137,6 +141,10 @@ impl Plan {
         limits.topics = 4;
         limits.report_messages = true;
         limits.quarantine = quarantine(rng);
+        limits.proxy = ProxyLimits {
+            waiting: rng.pick(&[1, 3, 1_024, 1_024]),
+            header: Duration::from_millis(rng.pick(&[300, 5_000])),
+        };
         let wait = u64::from(limits.receive_bytes / 2);
         limits.backlog_bytes = (wait + rng.pick(&[0, 0, 100, 4_000])) as u32;
         Self {
@@ -144,6 +152,7 @@ impl Plan {
             clients,
             addresses: addresses(rng, clients, exempt),
             exempt,
+            proxied_percent: rng.pick(&[0, 0, 0, 30, 90]),
             bans: rng.pick(&[8, 8, 16, 64]),
             wheel: rng.pick(&[2, 16, 256, 4_096]),
             habits: habits(rng),

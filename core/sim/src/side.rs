@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use wardline_core::{ConnId, Range, Reason, TopicId};
 
+use crate::knocks::Knock;
 use crate::peer::{Cut, Flight, Peer};
 use crate::places::{Place, Places};
 use crate::plan::Plan;
@@ -39,6 +40,8 @@ pub(crate) struct Side<'b> {
     pub(crate) peers: Vec<Peer>,
     /// Those that are not gone.
     pub(crate) live: Vec<usize>,
+    /// Those of a proxy that are nobody's yet.
+    pub(crate) knocks: Vec<Knock>,
     /// All by their names.
     pub(crate) names: BTreeMap<ConnId, usize>,
     /// Topics.

@@ -214,6 +214,9 @@ impl Side<'_> {
             Reason::Fault(PeerFault::Overloaded) => self.places.hit(Place::Overloaded),
             Reason::Fault(PeerFault::Evicted) => {}
             Reason::Fault(PeerFault::Native(code)) => panic!("{code:?} to a client of lines"),
+            Reason::Fault(PeerFault::NoProxyHeader) | Reason::Refused(_) => {
+                panic!("{reason:?} to who was taken")
+            }
         }
         let leaving = Leaving { reason, at_ns: now_ns, step: self.settled, owed };
         self.peers[index].view.leaving = Some(leaving);

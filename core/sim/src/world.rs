@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use wardline_core::{ConnId, Gather, Homes, Instant, Reason, Relay};
 
+use crate::knocks::PROXIES;
 use crate::lent::Lent;
 use crate::peer::Peer;
 use crate::places::{Place, Places};
@@ -67,6 +68,7 @@ impl<'s, 'b> World<'s, 'b> {
         if shards > 1 {
             relay.join(shard as u8, links, Homes::ByName).expect("slots for its links");
         }
+        relay.trust_proxies(&PROXIES);
         let topics = Self::topics(&plan).into_iter().map(|name| {
             let id = relay.listen(name).expect("a topic");
             TopicView { id, next: 0, head: 0, run: (usize::MAX, 0) }
@@ -77,6 +79,7 @@ impl<'s, 'b> World<'s, 'b> {
             plan,
             peers: Vec::new(),
             live: Vec::new(),
+            knocks: Vec::new(),
             names: BTreeMap::new(),
             topics,
             published: 0,
@@ -155,6 +158,9 @@ impl<'s, 'b> World<'s, 'b> {
         match op {
             Op::Connect => self.connect(),
             Op::Write => self.write(),
+            Op::Receive if !self.side.knocks.is_empty() && self.side.rng.one_in(2) => {
+                self.advance_any();
+            }
             Op::Receive => {
                 if let Some(peer) = self.any(|peer| !peer.socket.closing) {
                     self.receive(peer);

@@ -3,6 +3,7 @@
 use super::Relay;
 use crate::fault::invariant_failed;
 use crate::id::Ref;
+use crate::proxy::HEADER_BYTES_MAX;
 use crate::session::{Flags, Phase, Sending};
 use crate::storage::Pool;
 
@@ -12,7 +13,7 @@ impl<P: Pool> Relay<'_, P> {
     /// # Panics
     /// Where something that this crate promises does not hold.
     pub fn check(&self) {
-        let (mut sessions, mut cursors) = (0_u32, 0_u32);
+        let (mut sessions, mut cursors, mut proxied) = (0_u32, 0_u32, 0_u32);
         let mut blocks = 0_u32;
         let mut input_blocks = 0_u32;
         for index in 0..self.sessions.touched() {
@@ -25,6 +26,7 @@ impl<P: Pool> Relay<'_, P> {
             if session.phase() != Phase::Free || listed {
                 sessions = sessions.saturating_add(1);
             }
+            proxied = proxied.saturating_add(u32::from(session.phase() == Phase::Proxied));
             if session.cursor.is_some() {
                 cursors = cursors.saturating_add(1);
                 if self.cursors.at(session.cursor).session != slot {
@@ -50,6 +52,9 @@ impl<P: Pool> Relay<'_, P> {
         }
         if input_blocks != self.memory.input_blocks() {
             invariant_failed("input blocks are miscounted");
+        }
+        if proxied != self.known.waiting || proxied > self.limits.proxy.waiting {
+            invariant_failed("connections of proxies are miscounted, or too many");
         }
         if sessions != self.sessions.used() || cursors != self.cursors.used() {
             invariant_failed("slots are miscounted");
@@ -116,6 +121,13 @@ impl<P: Pool> Relay<'_, P> {
         let native = session.flags.has(Flags::NATIVE);
         if session.phase() == Phase::Open && session.cursor.is_none() && !native {
             invariant_failed("an open connection without a cursor");
+        }
+        let unknown = session.phase() == Phase::Proxied;
+        if unknown && (native || session.cursor.is_some() || !session.output.is_empty()) {
+            invariant_failed("somebody unknown has more than a place");
+        }
+        if unknown && session.input.len() as usize >= HEADER_BYTES_MAX {
+            invariant_failed("a header is kept that is whole or too long");
         }
         if session.flags.has(Flags::SKIPPING) && !session.input.is_empty() {
             invariant_failed("a line that is skipped and kept");

@@ -151,6 +151,13 @@ impl<P: Pool> Relay<'_, P> {
                 }
                 return;
             }
+            Phase::Proxied => {
+                let late = self.closes_at(slot) <= now;
+                if late && !cfg!(wardline_mutant = "proxy_waited_for_ever") {
+                    self.no_header(slot);
+                }
+                return;
+            }
             Phase::Link => return self.tick(slot),
             Phase::Free | Phase::Closing => return,
         }

@@ -8,10 +8,10 @@ use crate::event::{Event, Reason};
 use crate::fault::{PeerFault, Refusal, invariant_failed};
 use crate::id::{ConnId, Dialects, Ref, TopicId};
 use crate::limits::RESERVE;
-use crate::prefix::{Prefix, PrefixSlot};
+use crate::prefix::{Network, Prefix, PrefixSlot};
 use crate::quarantine::{Charge, Offence, THROTTLE, Verdict};
 use crate::rate::Rate;
-use crate::session::{Flags, Pending, Phase};
+use crate::session::{Farewell, Flags, Pending, Phase};
 use crate::storage::{Pool, Purpose};
 use crate::time::{Duration, Instant};
 
@@ -19,6 +19,26 @@ use crate::time::{Duration, Instant};
 const VICTIM_STEPS: u32 = 64;
 /// Fullness from which no strangers are taken and every allowance is halved, in percent.
 pub(super) const FULL_STRANGERS: u32 = 70;
+
+/// Addresses that are not as others.
+#[derive(Debug, Default)]
+pub(super) struct Known<'s> {
+    /// Who is not subject to the quarantine.
+    pub(super) exempt: &'s [Network],
+    /// Who says for whom he connects.
+    pub(super) proxies: &'s [Network],
+    /// Connections of theirs for which that is yet to be said.
+    pub(super) waiting: u32,
+}
+
+/// What the door found of somebody.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vetted {
+    /// Its address is not subject to the quarantine.
+    pub(super) exempt: bool,
+    /// For how long it is throttled.
+    pub(super) throttled: Duration,
+}
 
 impl<P: Pool> Relay<'_, P> {
     /// A connection was accepted.
@@ -35,7 +55,7 @@ impl<P: Pool> Relay<'_, P> {
         admitted
     }
 
-    pub(super) fn count_refusal(&mut self, refusal: Refusal) {
+    fn count_refusal(&mut self, refusal: Refusal) {
         match refusal {
             Refusal::Quarantined(_) => self.stats.refused_quarantined.bump(),
             Refusal::TooManyConnections => self.stats.refused_full.bump(),
@@ -53,50 +73,106 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     fn admit(&mut self, remote: Remote) -> Result<ConnId, Refusal> {
-        let TopicId { slot: topic, dialects } = remote.topic;
-        let native = dialects != Dialects::Line;
-        let known = self.topics.find(topic).is_some_and(|topic| topic.bound != 0);
+        self.serves(remote.topic)?;
+        // Each that has a slot may be of a prefix of its own, and then there is none to spare.
+        if self.sessions.used() >= self.sessions.capacity() {
+            return Err(Refusal::TooManyConnections);
+        }
+        let ip = remote.addr.ip();
+        if self.is_proxy(ip) {
+            return self.admit_proxy(remote);
+        }
+        let vetted = self.vet(ip, remote.topic)?;
+        let prefix = self.prefixes.find_or_make(Prefix::of(ip));
+        self.may_join(prefix, vetted, remote.topic)?;
+        let slot = self.take_slot(prefix, remote)?;
+        self.let_in(slot, remote.topic, vetted);
+        Ok(self.id(slot))
+    }
+
+    /// Whether a listener's clients are taken at all.
+    pub(super) fn serves(&self, listener: TopicId) -> Result<(), Refusal> {
+        let known = self.topics.find(listener.slot).is_some_and(|topic| topic.bound != 0);
+        let native = listener.dialects != Dialects::Line;
         if !known || (native && self.natives.lobby.is_none()) {
             return Err(Refusal::NoListener);
         }
         if self.draining.is_some() {
             return Err(Refusal::ShuttingDown);
         }
-        let ip = remote.addr.ip();
-        let exempt = self.exempt.iter().any(|network| network.contains(ip));
+        Ok(())
+    }
+
+    /// Whether somebody from that address is taken, and how.
+    pub(super) fn vet(&mut self, ip: IpAddr, listener: TopicId) -> Result<Vetted, Refusal> {
+        // A proxy that speaks for itself is not refused for what its clients do, nor for looking
+        // often whether the relay is there.
+        let exempt = self.known.exempt.iter().chain(self.known.proxies).any(|net| net.contains(ip));
         let throttled = if exempt {
             Duration::ZERO
-        } else if native {
-            self.glance(ip)?
-        } else {
+        } else if listener.dialects == Dialects::Line {
             self.inspect(ip)?
+        } else {
+            self.glance(ip)?
         };
-        if self.memory.fullness() >= FULL_STRANGERS {
-            return Err(Refusal::Overloaded);
+        self.has_memory()?;
+        Ok(Vetted { exempt, throttled })
+    }
+
+    pub(super) fn has_memory(&self) -> Result<(), Refusal> {
+        if self.memory.fullness() >= FULL_STRANGERS { Err(Refusal::Overloaded) } else { Ok(()) }
+    }
+
+    /// Whether who was vetted is not one too many of its address.
+    pub(super) fn may_join(
+        &self,
+        prefix: Ref,
+        vetted: Vetted,
+        listener: TopicId,
+    ) -> Result<(), Refusal> {
+        if vetted.exempt {
+            return Ok(());
         }
-        let prefix = self.prefixes.find_or_make(Prefix::of(ip));
-        if !exempt {
-            let conns = self.prefixes.at(prefix).conns;
-            self.has_room(prefix, conns, native)?;
-        }
+        let others = self.prefixes.at(prefix).conns;
+        self.has_room(prefix, others, listener.dialects != Dialects::Line)
+    }
+
+    /// A slot for a connection, which is nobody's yet.
+    pub(super) fn take_slot(&mut self, prefix: Ref, remote: Remote) -> Result<Ref, Refusal> {
         self.make_way(prefix)?;
         let slot = self.sessions.take().ok_or(Refusal::TooManyConnections)?;
+        self.sessions.at_mut(slot).set_remote(remote.addr);
+        self.enlist(slot, prefix);
+        Ok(slot)
+    }
+
+    /// A connection that was taken begins.
+    pub(super) fn let_in(&mut self, slot: Ref, listener: TopicId, vetted: Vetted) {
         let session = self.sessions.at_mut(slot);
-        session.open(remote.addr);
+        session.set_phase(Phase::Open);
         session.heard_at = self.now;
         session.acknowledged_at = self.now;
-        if exempt {
+        if vetted.exempt {
             session.flags.set(Flags::EXEMPT);
         }
-        session.throttle(self.now, throttled);
-        self.enlist(slot, prefix);
-        if native {
-            self.await_hello(slot, topic, dialects);
+        session.throttle(self.now, vetted.throttled);
+        if listener.dialects == Dialects::Line {
+            self.sit_down(slot, listener.slot);
         } else {
-            self.sit_down(slot, topic);
+            self.await_hello(slot, listener.slot, listener.dialects);
         }
         self.arm(slot);
-        Ok(self.id(slot))
+    }
+
+    /// Somebody who has a place already is refused, and told so by `words`.
+    pub(super) fn turn_off(&mut self, slot: Ref, refusal: Refusal, words: &[u8]) {
+        self.count_refusal(refusal);
+        let mut output = self.sessions.at(slot).output;
+        if output.push(&mut self.memory, Purpose::Output, words).is_err() {
+            self.stats.warnings_dropped.bump();
+        }
+        self.sessions.at_mut(slot).output = output;
+        self.leave(slot, Reason::Refused(refusal), Farewell::None, false);
     }
 
     /// Has a connection of the line dialect read its topic.
@@ -183,8 +259,7 @@ impl<P: Pool> Relay<'_, P> {
             return Err(Refusal::TooManyConnections);
         };
         let heavy = self.prefixes.at(heaviest);
-        let none = self.sessions.used() >= self.sessions.capacity();
-        if heavy.conns <= mine.saturating_add(1) || none {
+        if heavy.conns <= mine.saturating_add(1) {
             return Err(Refusal::TooManyConnections);
         }
         let victim = self.victim(heavy.youngest).ok_or(Refusal::TooManyConnections)?;
@@ -207,7 +282,7 @@ impl<P: Pool> Relay<'_, P> {
             let Some(slot) = next.some() else { break };
             let session = self.sessions.at(slot);
             next = session.older;
-            if session.phase() == Phase::Finished {
+            if matches!(session.phase(), Phase::Finished | Phase::Proxied) {
                 return Some(slot);
             }
             if !session.is_open() {
@@ -223,7 +298,7 @@ impl<P: Pool> Relay<'_, P> {
         proved
     }
 
-    fn enlist(&mut self, slot: Ref, prefix: Ref) {
+    pub(super) fn enlist(&mut self, slot: Ref, prefix: Ref) {
         self.prefixes.join(prefix);
         let old = core::mem::replace(&mut self.prefixes.at_mut(prefix).youngest, slot);
         if old.is_some() {
@@ -234,7 +309,7 @@ impl<P: Pool> Relay<'_, P> {
         session.older = old;
     }
 
-    fn delist(&mut self, slot: Ref) {
+    pub(super) fn delist(&mut self, slot: Ref) {
         let (prefix, older, younger) = {
             let session = self.sessions.at(slot);
             (session.prefix, session.older, session.younger)
@@ -254,9 +329,10 @@ impl<P: Pool> Relay<'_, P> {
     pub fn handle_closed(&mut self, now: Instant, conn: ConnId) {
         self.enter(now);
         let Some(slot) = self.find_or_late(conn) else { return };
-        if self.sessions.at(slot).is_open() {
+        if self.sessions.at(slot).is_living() {
             self.tell(Event::Leaving { conn, reason: Reason::Peer });
         }
+        self.end_wait(slot);
         self.stats.closed.bump();
         self.unstall(slot);
         self.drop_cursor(slot);

@@ -46,10 +46,12 @@ impl<P: Pool> Relay<'_, P> {
         self.stats.bytes_in.add(bytes.len() as u64);
         let now = self.now;
         let session = self.sessions.at_mut(slot);
+        let mut bytes = bytes;
         if !session.is_open() || session.flags.has(Flags::EOF) {
-            self.stats.bytes_discarded.add(bytes.len() as u64);
-            return;
+            let Some(rest) = self.closed_input(slot, bytes) else { return };
+            bytes = rest;
         }
+        let session = self.sessions.at_mut(slot);
         session.heard_at = now;
         if (session.flags.has(Flags::NATIVE) || is_hello(bytes)) && self.native_input(slot, bytes) {
             return;
@@ -69,6 +71,17 @@ impl<P: Pool> Relay<'_, P> {
             return;
         }
         self.feed(slot, bytes);
+    }
+
+    /// Bytes of a connection that takes none: it ends, or its proxy has yet to say for whom it
+    /// connects. Gives what is the client's, where it has said that.
+    #[cold]
+    fn closed_input<'b>(&mut self, slot: Ref, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        if self.sessions.at(slot).phase() == Phase::Proxied {
+            return self.hear_proxy(slot, bytes).filter(|rest| !rest.is_empty());
+        }
+        self.stats.bytes_discarded.add(bytes.len() as u64);
+        None
     }
 
     /// The same of a connection that is native, or looks like it. Gives whether it is, or ends;
@@ -144,6 +157,9 @@ impl<P: Pool> Relay<'_, P> {
             Phase::Finished => self.close(slot, Reason::Peer),
             // Noted, so that nobody waits for it once the last words are out.
             Phase::Leaving => session.flags.set(Flags::EOF),
+            // Who only looks whether somebody is there does nothing wrong.
+            Phase::Proxied if session.input.is_empty() => self.close(slot, Reason::Peer),
+            Phase::Proxied => self.no_header(slot),
             Phase::Open | Phase::Free | Phase::Closing | Phase::Link => {}
         }
     }

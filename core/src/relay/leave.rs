@@ -62,8 +62,11 @@ impl<P: Pool> Relay<'_, P> {
         let end = next.saturating_add(many).min(all);
         for index in next..end {
             let slot = Ref::of(index);
-            if self.sessions.at(slot).is_open() {
-                self.leave(slot, Reason::Shutdown, Farewell::Shutdown, true);
+            match self.sessions.at(slot).phase() {
+                Phase::Open => self.leave(slot, Reason::Shutdown, Farewell::Shutdown, true),
+                // Nobody is there yet to be told.
+                Phase::Proxied => self.close(slot, Reason::Shutdown),
+                Phase::Free | Phase::Leaving | Phase::Finished | Phase::Closing | Phase::Link => {}
             }
         }
         let rest = end < all && !cfg!(wardline_mutant = "drain_forgets_the_rest");
@@ -185,13 +188,14 @@ impl<P: Pool> Relay<'_, P> {
         let session = self.sessions.at_mut(slot);
         match session.phase() {
             Phase::Free | Phase::Closing | Phase::Link => return,
-            Phase::Open => {
+            Phase::Open | Phase::Proxied => {
                 self.end_input(slot);
                 self.tell(Event::Leaving { conn, reason });
             }
             Phase::Leaving | Phase::Finished => {}
         }
         self.leave_patience(slot);
+        self.end_wait(slot);
         let session = self.sessions.at_mut(slot);
         session.set_phase(Phase::Closing);
         // Nothing is to be told any more: its cursor goes with it, it does not jump.
@@ -299,7 +303,7 @@ impl<P: Pool> Relay<'_, P> {
     pub(super) fn closes_at(&self, slot: Ref) -> Instant {
         let session = self.sessions.at(slot);
         match session.phase() {
-            Phase::Leaving | Phase::Finished | Phase::Link => session.close_at,
+            Phase::Leaving | Phase::Finished | Phase::Link | Phase::Proxied => session.close_at,
             Phase::Free | Phase::Open | Phase::Closing => Instant::NEVER,
         }
     }

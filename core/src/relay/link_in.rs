@@ -350,7 +350,9 @@ impl<P: Pool> Relay<'_, P> {
             Phase::Open => self.leave(slot, reason, Farewell::Slow, false),
             // It was to have everything first.
             Phase::Leaving if !session.flags.has(Flags::JUMP) => self.close(slot, reason),
-            Phase::Leaving | Phase::Finished | Phase::Closing | Phase::Free | Phase::Link => {}
+            Phase::Leaving | Phase::Finished | Phase::Closing => {}
+            // These read nothing.
+            Phase::Proxied | Phase::Free | Phase::Link => {}
         }
     }
 

@@ -1,18 +1,39 @@
-//! Who is let in: addresses that many share, addresses that were struck, and floods.
+//! Who is let in: addresses that many share, addresses that were struck, and floods. All of it by
+//! clients that come by themselves, and by such that a proxy names.
 
-use wardline_core::{NativeLimits, QuarantineLimits, Refusal};
+use wardline_core::QuarantineLimits;
 
 use super::*;
 
 const NAT: [u8; 4] = [10, 0, 0, 1];
 
-impl World {
-    fn try_connect(&mut self, ip: [u8; 4]) -> Result<ConnId, Refusal> {
-        self.port += 1;
-        let addr = SocketAddr::new(IpAddr::from(ip), self.port);
-        self.relay.handle_accept(self.now, Remote { addr, topic: self.door })
-    }
+/// Each of these for each way to come.
+macro_rules! each_way {
+    ($($test:ident)*) => {
+        mod directly {
+            $(#[test] fn $test() { super::$test(super::Way::Directly) })*
+        }
+        mod proxied {
+            $(#[test] fn $test() { super::$test(super::Way::Proxied) })*
+        }
+    };
+}
+each_way! {
+    sixty_of_one_address_come_back_at_once_and_nobody_is_punished
+    a_refused_address_takes_who_is_known_and_who_has_a_session
+    who_connects_and_says_nothing_flaps
+    at_a_door_of_both_dialects_an_address_is_refused_once_it_speaks_lines
+    a_neighbourhood_begins_only_so_many_handshakes
+    exempt_callers_leave_the_handshakes_of_all_to_others
+    where_all_places_are_taken_the_oldest_stranger_gives_way
+    places_that_are_all_promised_go_to_who_proves_something
+    an_address_has_so_many_native_connections_however_many_slots_are_free
+    who_has_proved_nothing_gives_way_first_and_who_is_known_never
+    a_client_of_lines_gives_way_before_a_session
+    who_is_over_counts_for_its_address_and_gives_way_first
+}
 
+impl World {
     fn closed(&mut self, conn: ConnId) {
         self.relay.handle_closed(self.now, conn);
         self.turn();
@@ -55,9 +76,8 @@ fn agent(nth: u8) -> SigningKey {
     SigningKey::from_seed(&[20 + nth; 32])
 }
 
-#[test]
-fn sixty_of_one_address_come_back_at_once_and_nobody_is_punished() {
-    let mut world = World::sized(NativeLimits::DEFAULT, 200);
+fn sixty_of_one_address_come_back_at_once_and_nobody_is_punished(way: Way) {
+    let mut world = World::sized(NativeLimits::DEFAULT, 200).by(way);
     let mut agents = Vec::new();
     for nth in 0..60 {
         agents.push(world.join(&agent(nth), 0, NAT));
@@ -88,9 +108,9 @@ fn sixty_of_one_address_come_back_at_once_and_nobody_is_punished() {
     assert_eq!((after.strikes.value(), after.handshakes_refused.value()), (0, 0));
 }
 
-#[test]
-fn a_refused_address_takes_who_is_known_and_who_has_a_session() {
-    let mut world = World::new(NativeLimits { half_open_per_prefix: 2, ..NativeLimits::DEFAULT });
+fn a_refused_address_takes_who_is_known_and_who_has_a_session(way: Way) {
+    let mut world =
+        World::new(NativeLimits { half_open_per_prefix: 2, ..NativeLimits::DEFAULT }).by(way);
     let (known, stranger) = (SigningKey::from_seed(&ENROLLED), SigningKey::from_seed(&STRANGER));
     let before = world.join(&stranger, 0, NAT);
     world.closed(before.conn);
@@ -118,9 +138,8 @@ fn a_refused_address_takes_who_is_known_and_who_has_a_session() {
     assert_eq!(world.relay.stats().offence_points, points, "to ask again costs nothing");
 }
 
-#[test]
-fn who_connects_and_says_nothing_flaps() {
-    let mut world = World::new(NativeLimits::DEFAULT);
+fn who_connects_and_says_nothing_flaps(way: Way) {
+    let mut world = World::new(NativeLimits::DEFAULT).by(way);
     for _ in 0..20 {
         let conn = world.connect(NAT);
         world.closed(conn);
@@ -128,7 +147,7 @@ fn who_connects_and_says_nothing_flaps() {
     assert_eq!(world.relay.stats().flapping.value(), 5);
     assert!(!world.is_free(NAT));
     // A handshake that is begun counts once, however it ends.
-    let mut world = World::new(NativeLimits::DEFAULT);
+    let mut world = World::new(NativeLimits::DEFAULT).by(way);
     for _ in 0..15 {
         let (conn, kind, _) = world.hello(NAT);
         assert_eq!(kind, CHALLENGE);
@@ -137,9 +156,8 @@ fn who_connects_and_says_nothing_flaps() {
     assert_eq!(world.relay.stats().flapping.value(), 0);
 }
 
-#[test]
-fn at_a_door_of_both_dialects_an_address_is_refused_once_it_speaks_lines() {
-    let mut world = World::new(NativeLimits::DEFAULT);
+fn at_a_door_of_both_dialects_an_address_is_refused_once_it_speaks_lines(way: Way) {
+    let mut world = World::new(NativeLimits::DEFAULT).by(way);
     world.have_refused(NAT);
     world.door = world.relay.listen("main").expect("a topic").mixed();
     let line = world.connect(NAT);
@@ -161,11 +179,10 @@ fn at_a_door_of_both_dialects_an_address_is_refused_once_it_speaks_lines() {
     assert_eq!(world.had(line), []);
 }
 
-#[test]
-fn a_neighbourhood_begins_only_so_many_handshakes() {
+fn a_neighbourhood_begins_only_so_many_handshakes(way: Way) {
     let native =
         NativeLimits { handshakes_per_parent_second: 5, puzzle_bits: 1, ..NativeLimits::DEFAULT };
-    let mut world = World::sized(native, 200);
+    let mut world = World::sized(native, 200).by(way);
     let rate = Err(Code::Rate.wire());
     for host in 0..12 {
         let begun = world.begin([10, 0, 7, host]).1;
@@ -178,10 +195,9 @@ fn a_neighbourhood_begins_only_so_many_handshakes() {
     assert_eq!(begun, [Ok(1), Ok(1), rate, rate]);
 }
 
-#[test]
-fn exempt_callers_leave_the_handshakes_of_all_to_others() {
+fn exempt_callers_leave_the_handshakes_of_all_to_others(way: Way) {
     let native = NativeLimits { handshakes_total_per_second: 10, ..NativeLimits::DEFAULT };
-    let mut world = World::sized(native, 200);
+    let mut world = World::sized(native, 200).by(way);
     for _ in 0..40 {
         let (conn, begun) = world.begin([127, 0, 0, 1]);
         assert_eq!(begun, Ok(0));
@@ -201,9 +217,8 @@ fn exempt_callers_leave_the_handshakes_of_all_to_others() {
     assert_eq!(world.begin([10, 2, 0, 1]).1, Ok(0));
 }
 
-#[test]
-fn where_all_places_are_taken_the_oldest_stranger_gives_way() {
-    let mut world = World::sized(NativeLimits::DEFAULT, 200);
+fn where_all_places_are_taken_the_oldest_stranger_gives_way(way: Way) {
+    let mut world = World::sized(NativeLimits::DEFAULT, 200).by(way);
     let places: u8 = 120;
     let before: Vec<Client> = (0..20).map(|nth| world.join(&agent(nth), 0, NAT)).collect();
     before.iter().for_each(|before| world.closed(before.conn));
@@ -227,10 +242,9 @@ fn where_all_places_are_taken_the_oldest_stranger_gives_way() {
     assert_eq!(world.relay.stats().offence_points.value(), 100, "of the joins");
 }
 
-#[test]
-fn places_that_are_all_promised_go_to_who_proves_something() {
+fn places_that_are_all_promised_go_to_who_proves_something(way: Way) {
     let native = NativeLimits { half_open_per_prefix: 1_000, ..NativeLimits::DEFAULT };
-    let mut world = World::sized(native, 200);
+    let mut world = World::sized(native, 200).by(way);
     let before = world.join(&agent(0), 0, NAT);
     let mut first = None;
     for _ in 0..120 {
@@ -247,8 +261,7 @@ fn places_that_are_all_promised_go_to_who_proves_something() {
     assert_eq!(world.relay.stats().resumes.value(), 1);
 }
 
-#[test]
-fn an_address_has_so_many_native_connections_however_many_slots_are_free() {
+fn an_address_has_so_many_native_connections_however_many_slots_are_free(way: Way) {
     let quarantine = QuarantineLimits { connects_per_minute: 1_000, ..Limits::DEFAULT.quarantine };
     let mut world = World::of(Limits {
         connections: 600,
@@ -257,7 +270,8 @@ fn an_address_has_so_many_native_connections_however_many_slots_are_free() {
         segments: 16,
         quarantine,
         ..Limits::DEFAULT
-    });
+    })
+    .by(way);
     let key = |nth: usize| SigningKey::from_seed(&[100 + (nth % 64) as u8; 32]);
     let mut clients = Vec::new();
     for nth in 0..256 {
@@ -285,9 +299,8 @@ fn an_address_has_so_many_native_connections_however_many_slots_are_free() {
     world.connect(NAT);
 }
 
-#[test]
-fn who_has_proved_nothing_gives_way_first_and_who_is_known_never() {
-    let mut world = World::sized(NativeLimits::DEFAULT, 4);
+fn who_has_proved_nothing_gives_way_first_and_who_is_known_never(way: Way) {
+    let mut world = World::sized(NativeLimits::DEFAULT, 4).by(way);
     let (known, other) = (SigningKey::from_seed(&ENROLLED), SigningKey::from_seed(&STRANGER));
     let mut live = vec![world.join(&known, 0, NAT), world.join(&other, 0, NAT)];
     let (stranger, begun) = world.begin(NAT);
@@ -310,9 +323,8 @@ fn who_has_proved_nothing_gives_way_first_and_who_is_known_never() {
     assert_eq!(world.relay.stats().evicted_for_newcomer.value(), 2);
 }
 
-#[test]
-fn a_client_of_lines_gives_way_before_a_session() {
-    let mut world = World::sized(NativeLimits::DEFAULT, 3);
+fn a_client_of_lines_gives_way_before_a_session(way: Way) {
+    let mut world = World::sized(NativeLimits::DEFAULT, 3).by(way);
     let native = world.door;
     world.door = world.relay.listen("main").expect("a topic");
     let line = world.connect(NAT);
@@ -324,10 +336,9 @@ fn a_client_of_lines_gives_way_before_a_session() {
     assert!(live.iter_mut().all(|client| world.told(client).is_empty()));
 }
 
-#[test]
-fn who_is_over_counts_for_its_address_and_gives_way_first() {
+fn who_is_over_counts_for_its_address_and_gives_way_first(way: Way) {
     let one_a_second = NativeLimits { handshakes_per_second: 1, ..NativeLimits::DEFAULT };
-    let mut world = World::sized(one_a_second, 400);
+    let mut world = World::sized(one_a_second, 400).by(way);
     let mut refused = 0;
     for _ in 0..500 {
         // It is told that it is too quick, or one too many, and never closes.
@@ -338,7 +349,7 @@ fn who_is_over_counts_for_its_address_and_gives_way_first() {
     }
     assert!(refused >= 240, "{refused} of 500");
     // Those of an address which fills all places, and have ended, make room for others.
-    let mut world = World::sized(one_a_second, 100);
+    let mut world = World::sized(one_a_second, 100).by(way);
     let taken = (0..100).filter(|_| world.try_begin(NAT).is_ok()).count();
     assert!(taken > 90, "{taken}");
     let key = agent(1);

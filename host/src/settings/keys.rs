@@ -135,6 +135,8 @@ settings! {
         shards: Shards = Shards(1), Restart;
         /// Where to listen, and the topic of each listener.
         listen: Vec<Listen> = vec![Listen::default(), Listen::native_default()], Restart;
+        /// Networks of proxies: who connects from there says first for whom, by PROXY version 2.
+        trusted_proxies: Vec<Network> = Vec::new(), Restart;
         /// A file that gets the number of the process, and is removed at its end.
         pid_file: Option<PathBuf> = None, Restart;
         /// A file that gets the URL of each listener with its real port, once all are bound.
@@ -210,7 +212,7 @@ settings! {
         handshakes_per_parent_second: PerSecond = Rate(200), Restart;
         /// Handshakes of all in a second, but for those of exempt addresses.
         handshakes_total_per_second: PerSecond = Rate(2_000), Restart;
-        /// Connections that have not proved who they are.
+        /// Connections that have not proved who they are, or whose proxy has not said it.
         half_open: u32 = 1_024, Restart;
         /// The same of one address.
         half_open_per_prefix: u32 = 32, Restart;

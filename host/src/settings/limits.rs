@@ -1,8 +1,8 @@
 //! What the core is told of the settings.
 
 use wardline_core::{
-    COALESCE_MAX, ConfigError, Duration, Limits, LineLimits, NativeLimits, QuarantineLimits,
-    Slowdown,
+    COALESCE_MAX, ConfigError, Duration, Limits, LineLimits, NativeLimits, ProxyLimits,
+    QuarantineLimits, Slowdown,
 };
 
 use super::keys::{FLOW_CONTROL_DELAY, Settings, THROTTLE_DELAY};
@@ -95,6 +95,8 @@ impl Settings {
                 connects_per_minute: quarantine.connects_per_minute.0,
                 connections_per_prefix: quarantine.connections_per_prefix,
             },
+            // Who is not known yet, in the one way or the other.
+            proxy: ProxyLimits { waiting: self.native.half_open, ..default.proxy },
             ..default
         }
     }

@@ -15,6 +15,7 @@ shards = 1
 listen = ["line://127.0.0.1:0/a", "line://[::1]:0"]
 pid_file = "/run/w.pid"
 ports_file = "/run/w.ports"
+trusted_proxies = ["192.0.2.9/32", "2001:db8::/64"]
 
 [line]
 rate_limit_msgs_per_minute = "6/s"
@@ -144,7 +145,7 @@ fn every_key_is_read_from_a_file_and_says_where() {
         assert!(matches!(loaded.origin(key), Origin::File { .. }), "{key}");
     }
     let origin = loaded.origin("line.max_bytes").to_string();
-    assert!(origin.ends_with("w.toml:12:13"), "{origin}");
+    assert!(origin.ends_with("w.toml:13:13"), "{origin}");
 }
 
 #[test]
@@ -246,6 +247,7 @@ const WRONG: &[(&str, &str)] = &[
         "[native]\npuzzle_bits_struck = 23\n",
         "w.toml:2:22: native.puzzle_bits_struck: must be 0 to 22",
     ),
+    ("[server]\ntrusted_proxies = [\"10.0.0.5/33\"]\n", "w.toml:2:19: server.trusted_proxies: "),
     ("[native]\nhalf_open = 0\n", "w.toml:2:13: native.half_open: must be 1 to 16777216"),
     ("[native]\nbytes_per_second = 9\n", "w.toml:2:20: native.bytes_per_second: must be 0, or at"),
     ("[native]\nresume_total = \"8d\"\n", "w.toml:2:16: native.resume_total: must be at most 7d"),
@@ -394,7 +396,7 @@ fn pairs_of_set() {
 fn the_report_is_a_settings_file_that_says_where_from() {
     let report = toml(EVERYTHING).unwrap().report();
     assert!(report.contains("line.max_bytes = \"128KiB\" "), "{report}");
-    assert!(report.contains("w.toml:12:13\n"), "{report}");
+    assert!(report.contains("w.toml:13:13\n"), "{report}");
     assert_eq!(report.lines().count(), KEYS.len());
     // Dotted keys are the same tables.
     let again = toml(&report).unwrap();

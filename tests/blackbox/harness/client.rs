@@ -14,11 +14,12 @@ pub(crate) struct Dial {
     to: SocketAddr,
     from: Option<IpAddr>,
     receive_buffer_bytes: Option<usize>,
+    client: Option<SocketAddr>,
 }
 
 impl Dial {
     pub(crate) fn new(to: SocketAddr) -> Self {
-        Self { to, from: None, receive_buffer_bytes: None }
+        Self { to, from: None, receive_buffer_bytes: None, client: None }
     }
 
     /// Comes from this address, with any port.
@@ -34,14 +35,26 @@ impl Dial {
         self
     }
 
+    /// Is a proxy's connection, for that client.
+    pub(crate) fn for_client(mut self, client: SocketAddr) -> Self {
+        self.client = Some(client);
+        self
+    }
+
     pub(crate) fn connect(self) -> Client {
         let to = self.to;
         self.try_connect().unwrap_or_else(|e| panic!("cannot connect to {to}: {e}"))
     }
 
     pub(crate) fn try_connect(self) -> io::Result<Client> {
-        let stream = dial(self.to, self.from, self.receive_buffer_bytes)?;
-        let address = stream.local_addr()?;
+        let mut stream = dial(self.to, self.from, self.receive_buffer_bytes)?;
+        let address = match self.client {
+            Some(client) => {
+                stream.write_all(&proxy_header(client, self.to))?;
+                client
+            }
+            None => stream.local_addr()?,
+        };
         Ok(Client { stream, address, unread: Vec::new(), taken: 0, ended: None })
     }
 }
@@ -64,6 +77,33 @@ pub(super) fn dial(
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
+}
+
+/// What a proxy says first: PROXY, version 2, by another hand than the relay's.
+pub(crate) fn proxy_header(client: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut addresses = Vec::new();
+    let family = match (client.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            addresses.extend(from.octets());
+            addresses.extend(to.octets());
+            0x11
+        }
+        (IpAddr::V6(from), _) => {
+            addresses.extend(from.octets());
+            addresses.extend([0; 16]);
+            0x21
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) => panic!("of two families"),
+    };
+    addresses.extend(client.port().to_be_bytes());
+    addresses.extend(to.port().to_be_bytes());
+    // What else a proxy may tell: its own kind, three bytes of it.
+    addresses.extend([0xE0, 0, 3, b'a', b'b', b'c']);
+    let mut header = b"\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A\x21".to_vec();
+    header.push(family);
+    header.extend([0, u8::try_from(addresses.len()).expect("it is short")]);
+    header.extend(addresses);
+    header
 }
 
 /// How a connection ended.

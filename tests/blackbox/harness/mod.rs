@@ -18,7 +18,7 @@ mod relay;
 mod vectors;
 
 pub(crate) use background::Background;
-pub(crate) use client::{Client, Dial, End, Heard};
+pub(crate) use client::{Client, Dial, End, Heard, proxy_header};
 pub(crate) use native::{NativeClient, NativeDial, Said};
 pub(crate) use pulse::Pulse;
 pub(crate) use relay::{Launch, Outcome, Relay, wardline};

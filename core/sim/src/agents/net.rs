@@ -229,6 +229,7 @@ impl<P: Pool> Carrier<P> for Side<'_> {
             | Event::Paced { .. }
             | Event::LinkDead { .. }
             | Event::LinkLost { .. }
+            | Event::Proxied { .. }
             | Event::Struck { .. } => panic!("{event:?}"),
         }
     }

@@ -137,6 +137,7 @@ impl Side<'_> {
         let late = self.leapt_ns + 1_000_000_000 >= conn.opened_ns;
         let native = &self.plan.limits.native;
         match reason {
+            Reason::Fault(PeerFault::NoProxyHeader) | Reason::Refused(_) => false,
             Reason::Shutdown => true,
             Reason::Peer => conn.reset || conn.fin || conn.broken || self.said_close(index),
             Reason::Fault(PeerFault::Native(code)) => match code {

@@ -90,7 +90,7 @@ impl<P: Pool> Relay<'_, P> {
                 self.sit_down(slot, topic);
                 self.arm(slot);
             }
-            Err(refusal) => self.refuse_line(slot, refusal),
+            Err(refusal) => self.turn_off(slot, refusal, refusal.warning().as_bytes()),
         }
     }
 
@@ -104,21 +104,6 @@ impl<P: Pool> Relay<'_, P> {
         let others = self.prefixes.at(prefix).conns.saturating_sub(1);
         self.has_room(prefix, others, false)?;
         self.inspect(ip)
-    }
-
-    /// A client of lines is told in its own way that its address is refused.
-    fn refuse_line(&mut self, slot: Ref, refusal: Refusal) {
-        self.count_refusal(refusal);
-        let mut output = self.sessions.at(slot).output;
-        let warning = refusal.warning().as_bytes();
-        if output.push(&mut self.memory, Purpose::Output, warning).is_err() {
-            self.stats.warnings_dropped.bump();
-        }
-        self.sessions.at_mut(slot).output = output;
-        let struck = matches!(refusal, Refusal::Quarantined(_));
-        let code = if struck { Code::Quarantined } else { Code::TooManyConnections };
-        let reason = Reason::Fault(PeerFault::Native(code));
-        self.leave(slot, reason, Farewell::None, false);
     }
 
     /// A connection has a session now, or will have none.
