@@ -11,6 +11,7 @@ mod lent;
 mod link;
 mod net;
 mod plan;
+mod proxied;
 mod reader;
 mod rights;
 mod rings;

@@ -202,6 +202,9 @@ impl<P: Pool> Carrier<P> for Side<'_> {
 
     fn event(&mut self, event: Event, remote: Option<SocketAddr>) {
         if let Some(conn) = event.conn() {
+            if self.strays.contains(&(self.shard, conn)) {
+                return self.observe(9);
+            }
             let conn = &self.conns[self.names[&(self.shard, conn)]];
             assert_eq!(remote, (!conn.gone).then_some(conn.addr), "{event:?}");
         }
@@ -213,6 +216,7 @@ impl<P: Pool> Carrier<P> for Side<'_> {
             }
             Event::Published { .. } => self.observe(2),
             Event::NotRelayed { .. } => self.observe(3),
+            Event::Proxied { .. } => self.observe(10),
             Event::Gap { from, to, .. } => self.observe(4 ^ (from << 20) ^ (to << 40)),
             Event::Ordered { messages, .. } => self.observe(5 ^ u64::from(messages) << 8),
             Event::ReplicaBegins { number, .. } => self.observe(6 ^ number << 8),
@@ -229,7 +233,6 @@ impl<P: Pool> Carrier<P> for Side<'_> {
             | Event::Paced { .. }
             | Event::LinkDead { .. }
             | Event::LinkLost { .. }
-            | Event::Proxied { .. }
             | Event::Struck { .. } => panic!("{event:?}"),
         }
     }

@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) strict: bool,
     /// The operator knows some who mean no good, and each fault of theirs is a strike.
     pub(crate) known_wild: bool,
+    /// How many come through a proxy, in percent.
+    pub(crate) proxied: u32,
     pub(crate) hosts: u64,
     /// How often what happens, in a thousand steps.
     pub(crate) often: Often,
@@ -106,6 +108,7 @@ impl Plan {
             blind: rng.one_in(4),
             strict,
             known_wild,
+            proxied: rng.pick(&[0, 0, 30, 90]),
             hosts: 1 + rng.below(4),
             often,
             tick_ms: rng.pick(&[1, 5, 30, 200]),

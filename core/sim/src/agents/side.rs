@@ -1,6 +1,6 @@
 //! Everything but the relay: sockets, clients, and what they have seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use wardline_core::native::{Code, Identity};
@@ -36,6 +36,8 @@ pub(crate) struct Side<'b> {
     pub(crate) links: Vec<Option<Box<Link>>>,
     /// By shard and name.
     pub(crate) names: BTreeMap<(usize, ConnId), usize>,
+    /// Connections of proxies whose clients were not taken.
+    pub(crate) strays: BTreeSet<(usize, ConnId)>,
     pub(crate) live: Vec<usize>,
     pub(crate) agents: Vec<Agent>,
     pub(crate) texts: Vec<Reader>,
@@ -53,11 +55,11 @@ pub(crate) struct Side<'b> {
     /// The number with which a handle's directs began.
     pub(crate) bases: BTreeMap<u64, u64>,
     /// Handles whose client was told Taken.
-    pub(crate) heard: std::collections::BTreeSet<u64>,
+    pub(crate) heard: BTreeSet<u64>,
     /// How the door last refused somebody.
     pub(crate) refused: Option<Refusal>,
     /// Agents for which there is no room.
-    pub(crate) out: std::collections::BTreeSet<usize>,
+    pub(crate) out: BTreeSet<usize>,
     /// Somebody gave way to a newcomer.
     pub(crate) evicted: bool,
     /// When CHALLENGEs were sent in the last second.
@@ -137,7 +139,13 @@ impl Side<'_> {
         let late = self.leapt_ns + 1_000_000_000 >= conn.opened_ns;
         let native = &self.plan.limits.native;
         match reason {
-            Reason::Fault(PeerFault::NoProxyHeader) | Reason::Refused(_) => false,
+            Reason::Fault(PeerFault::NoProxyHeader) => false,
+            // It said nothing at a door of both dialects, which made it a client of lines.
+            Reason::Refused(refusal) => {
+                let address =
+                    matches!(refusal, Refusal::Quarantined(_) | Refusal::TooManyFromAddress);
+                address && self.plan.strict && self.is_new(index)
+            }
             Reason::Shutdown => true,
             Reason::Peer => conn.reset || conn.fin || conn.broken || self.said_close(index),
             Reason::Fault(PeerFault::Native(code)) => match code {

@@ -141,6 +141,10 @@ states! {
     MixedLine,
     /// a native client at a listener of both dialects
     MixedNative,
+    /// a proxy said for whom it connects
+    Proxied,
+    /// a proxy's client was refused
+    ProxiedRefused,
     /// a reader left its own out
     OwnLeftOut,
     /// a reader had its own

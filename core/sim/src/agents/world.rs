@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use wardline_core::{Gather, Homes, Instant, Relay, Remote, TopicId};
+use wardline_core::{Gather, Homes, Instant, Relay, TopicId};
 
 use super::agent::Agent;
 use super::lent::{Lent, Loan};
 use super::link::{Link, Stage};
 use super::net::{Conn, Owner};
 use super::plan::Plan;
+use super::proxied::PROXIES;
 use super::rights::Rights;
 use super::rings::Rings;
 use super::side::{NAMES, Side};
@@ -89,6 +90,7 @@ fn shards<'s>(
         if shard == 0 {
             relay.speak_native(native, seed, 1_700_000_000_000).expect("a native plan");
         }
+        relay.trust_proxies(&PROXIES);
         let topics = NAMES[..doors].iter().map(|name| relay.listen(name).expect("a topic"));
         let topics: Vec<TopicId> = topics.collect();
         assert!(shard == 0 || topics == lines, "topics of other numbers");
@@ -158,6 +160,7 @@ impl<'s, 'b> World<'s, 'b> {
             epochs: Vec::new(),
             bases: Default::default(),
             out: Default::default(),
+            strays: Default::default(),
             refused: None,
             heard: Default::default(),
             evicted: false,
@@ -272,10 +275,11 @@ impl<'s, 'b> World<'s, 'b> {
         };
         let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1 + host as u8));
         let addr = SocketAddr::new(ip, self.port);
-        let remote = Remote { addr, topic: door };
-        let relay = &mut self.relays[shard];
-        let (flaps, evicted) = (relay.stats().flapping, relay.stats().evicted_for_newcomer);
-        let id = match relay.handle_accept(Instant::from_nanos(side.now_ns), remote) {
+        let stats = self.relays[shard].stats();
+        let (flaps, evicted) = (stats.flapping, stats.evicted_for_newcomer);
+        let accepted = self.accept(shard, addr, door);
+        let (relay, side) = (&self.relays[shard], &mut self.side);
+        let id = match accepted {
             Ok(id) => id,
             Err(refusal) => {
                 side.turned_off(refusal, ip, door == self.native);
