@@ -100,6 +100,10 @@ fn the_quarantine_hits_the_client_and_not_its_neighbours_behind_the_same_proxy()
         for port in 3..9 {
             assert!(!is_welcome(&relay, client(66, port), &mut host), "another port helps");
         }
+        relay.wait_for_log("address struck");
+        for line in relay.log().lines().filter(|line| line.contains("address struck")) {
+            assert!(line.contains("192.0.2.66:") && !line.contains("127.0.0.9"), "{line}");
+        }
         for innocent in [67, 68] {
             assert!(is_welcome(&relay, client(innocent, 1), &mut host), "192.0.2.{innocent}");
         }

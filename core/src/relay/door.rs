@@ -164,9 +164,14 @@ impl<P: Pool> Relay<'_, P> {
         self.arm(slot);
     }
 
-    /// Somebody who has a place already is refused, and told so by `words`.
+    /// Somebody who has a place already is refused, and told so by `words`; but where its address
+    /// has too many places, most of which read their last words, it is closed at once.
     pub(super) fn turn_off(&mut self, slot: Ref, refusal: Refusal, words: &[u8]) {
         self.count_refusal(refusal);
+        let conns = self.prefixes.at(self.sessions.at(slot).prefix).conns;
+        if conns > self.limits.quarantine.connections_per_prefix {
+            return self.close(slot, Reason::Refused(refusal));
+        }
         let mut output = self.sessions.at(slot).output;
         if output.push(&mut self.memory, Purpose::Output, words).is_err() {
             self.stats.warnings_dropped.bump();

@@ -61,7 +61,7 @@ impl World {
     }
 
     /// Says what is no handshake, until the address is refused.
-    fn have_refused(&mut self, ip: [u8; 4]) {
+    pub(super) fn have_refused(&mut self, ip: [u8; 4]) {
         for _ in 0..8 {
             let conn = self.connect(ip);
             self.feed(conn, b"\xF5WDL\x02\x01\x80\x00");

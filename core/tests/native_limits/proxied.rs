@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use wardline_core::ProxyLimits;
 use wardline_core::proxy::{HEADER_BYTES_MAX, SIGNATURE};
+use wardline_core::{ProxyLimits, QuarantineLimits};
 
 use super::*;
 
@@ -46,8 +46,9 @@ impl World {
     pub(super) fn name(&mut self, conn: ConnId, ip: [u8; 4]) -> Result<(), Refusal> {
         let before = *self.relay.stats();
         let addr = SocketAddr::new(IpAddr::from(ip), self.port);
-        self.feed(conn, &header(addr));
+        self.relay.handle_input(self.now, conn, &header(addr));
         assert_eq!(self.relay.remote(conn), Some(addr));
+        self.turn();
         let stats = self.relay.stats();
         let refusal = if stats.refused_quarantined != before.refused_quarantined {
             Refusal::Quarantined(Duration::ZERO)
@@ -56,10 +57,14 @@ impl World {
         } else {
             return Ok(());
         };
-        let (had, code) = (self.had(conn), refusal.alert());
-        assert_eq!(had.get(..10), code.as_bytes().get(..10), "it is told so");
-        self.relay.handle_closed(self.now, conn);
-        self.turn();
+        let (had, alert) = (self.had(conn), refusal.alert());
+        if self.is_gone(conn) {
+            assert!(had.is_empty(), "closed at once");
+        } else {
+            assert_eq!(had.get(..10), alert.as_bytes().get(..10), "it is told so");
+            self.relay.handle_closed(self.now, conn);
+            self.turn();
+        }
         Err(refusal)
     }
 
@@ -325,6 +330,31 @@ fn of_a_full_relay_who_is_not_named_gives_way_first() {
     }
     let gone = waiting.iter().filter(|conn| world.is_gone(**conn)).count();
     assert_eq!((gone, world.told(&mut before).len()), (2, 0));
+}
+
+#[test]
+fn who_is_refused_holds_no_more_places_than_an_address_may() {
+    let quarantine = QuarantineLimits { connections_per_prefix: 20, ..Limits::DEFAULT.quarantine };
+    let mut world = World::of(Limits {
+        connections: 200,
+        topics: 4,
+        blocks: 512,
+        segments: 16,
+        quarantine,
+        ..Limits::DEFAULT
+    })
+    .by(Way::Proxied);
+    world.have_refused(CLIENT);
+    world.open_door(Door::Line);
+    let mut told = 0;
+    for port in 0..150 {
+        // It reads nothing to its end.
+        let conn = world.proxy();
+        world.feed(conn, &header(SocketAddr::new(IpAddr::from(CLIENT), port)));
+        told += usize::from(!world.had(conn).is_empty());
+    }
+    assert_eq!(world.relay.stats().refused_quarantined.value(), 150);
+    assert_eq!((world.relay.connections(), told), (20, 20));
 }
 
 #[test]
