@@ -40,7 +40,10 @@ impl Running {
                 None
             }
             Control::Drain => {
-                let seconds = self.started.limits.drain.as_secs();
+                let limits = self.started.limits;
+                let seconds = (limits.drain_spread.as_secs())
+                    .saturating_add(limits.drain.as_secs())
+                    .saturating_add(limits.linger.as_secs());
                 tracing::info!("draining, for {seconds} s at most; once more to end at once");
                 Some(control)
             }

@@ -171,8 +171,11 @@ pub struct QuarantineLimits {
 /// Limits of what proxies are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyLimits {
-    /// Connections whose proxies have yet to say for whom they connect. Default 1,024.
+    /// Connections whose proxies have yet to say for whom they connect. Default 2,048; each may
+    /// hold a block.
     pub waiting: u32,
+    /// The same of one proxy. Default 1,024.
+    pub waiting_each: u32,
     /// They must have said it within so long. Default 5 s: a segment may be lost twice.
     pub header: Duration,
 }
@@ -299,7 +302,7 @@ impl Limits {
             connects_per_minute: 15,
             connections_per_prefix: 256,
         },
-        proxy: ProxyLimits { waiting: 1_024, header: Duration::from_secs(5) },
+        proxy: ProxyLimits { waiting: 2_048, waiting_each: 1_024, header: Duration::from_secs(5) },
     };
 
     /// Bytes of the pool that these limits ask for.

@@ -139,6 +139,8 @@ pub struct PrefixSlot {
     pub(crate) strangers: u32,
     /// Native connections of it that have one.
     pub(crate) good: u32,
+    /// Connections of it, a proxy, whose clients are not known yet.
+    pub(crate) waiting: u32,
     /// Sessions of it that wait for their clients, and the oldest and the youngest of them.
     lost: u32,
     lost_first: Ref,
@@ -296,8 +298,8 @@ impl<'s> Prefixes<'s> {
         };
         self.slots.at_mut(slot).conns = left;
         if left == 0 {
-            let PrefixSlot { half_open, strangers, good, .. } = *self.slots.at(slot);
-            if half_open > 0 || strangers > 0 || good > 0 {
+            let PrefixSlot { half_open, strangers, good, waiting, .. } = *self.slots.at(slot);
+            if half_open > 0 || strangers > 0 || good > 0 || waiting > 0 {
                 invariant_failed("handshakes or sessions of a prefix without connections");
             }
             self.live = self.live.saturating_sub(1);

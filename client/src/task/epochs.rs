@@ -91,6 +91,7 @@ mod tests {
             assert_eq!(epoch_after(last, CLOCK, false, true), Some(drawn), "{last}");
         }
     }
+
     #[test]
     fn each_device_has_epochs_of_its_own_and_none_goes_back() {
         let key = |seed: u8| wardline_core::native::SigningKey::from_seed(&[seed; 32]).identity();

@@ -145,6 +145,7 @@ fn without_a_word_a_server_is_known_from_one_start_to_the_next() {
     // Where nothing can be kept, nobody is trusted either.
     ends_well(program(&servers[1].url(), None, "no home"));
 }
+
 #[test]
 fn who_is_asked_for_a_harder_puzzle_comes_again_once() {
     run(async {
@@ -153,14 +154,16 @@ fn who_is_asked_for_a_harder_puzzle_comes_again_once() {
         let error = Client::connect(&server.url(), key(11)).await.unwrap_err();
         assert!(matches!(error, ConnectError::Alert(refusal)
             if refusal.code() == Some(Code::PuzzleRequired)));
-        let url = server.url();
+        {
+            let mut world = server.world();
+            // However late it is told to come: who calls waits for it.
+            world.knobs.alert = Some((Code::PuzzleRequired, u32::MAX));
+            world.knobs.alert_once = true;
+            world.knobs.puzzle_bits = 12;
+        }
         let began = std::time::Instant::now();
-        let connecting = tokio::spawn(async move { Client::connect(&url, key(11)).await });
+        let client = Client::connect(&server.url(), key(11)).await.unwrap();
         // Not at once: anybody on the path can say so.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        server.world().knobs.alert = None;
-        server.world().knobs.puzzle_bits = 12;
-        let client = connecting.await.unwrap().unwrap();
         assert!(began.elapsed() >= Duration::from_millis(500));
         client.publish_taken("chat", "x").await.unwrap();
     });

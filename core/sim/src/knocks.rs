@@ -112,7 +112,9 @@ impl World<'_, '_> {
                 let waiting = side.knocks.iter().filter(|knock| !knock.left).count() as u32;
                 let limits = &side.plan.limits;
                 let full = self.relay.connections() >= limits.connections;
-                assert!(full || waiting >= limits.proxy.waiting, "a proxy was refused");
+                // There is one proxy.
+                let most = limits.proxy.waiting.min(limits.proxy.waiting_each);
+                assert!(full || waiting >= most, "a proxy was refused");
             }
             Err(refusal @ (Refusal::Quarantined(_) | Refusal::TooManyFromAddress)) => {
                 panic!("a proxy was charged for its clients: {refusal:?}");

@@ -143,6 +143,7 @@ impl Plan {
         limits.quarantine = quarantine(rng);
         limits.proxy = ProxyLimits {
             waiting: rng.pick(&[1, 3, 1_024, 1_024]),
+            waiting_each: rng.pick(&[1, 2, 1_024, 1_024]),
             header: Duration::from_millis(rng.pick(&[300, 5_000])),
         };
         let wait = u64::from(limits.receive_bytes / 2);

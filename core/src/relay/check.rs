@@ -129,8 +129,26 @@ impl<P: Pool> Relay<'_, P> {
         if unknown && session.input.len() as usize >= HEADER_BYTES_MAX {
             invariant_failed("a header is kept that is whole or too long");
         }
+        if !matches!(session.phase(), Phase::Free | Phase::Link) {
+            self.check_row(slot);
+        }
         if session.flags.has(Flags::SKIPPING) && !session.input.is_empty() {
             invariant_failed("a line that is skipped and kept");
+        }
+    }
+
+    /// A connection stands between its neighbours in the row of its address.
+    fn check_row(&self, slot: Ref) {
+        let session = self.sessions.at(slot);
+        let before = session.younger.some().map_or_else(
+            || self.prefixes.at(session.prefix).youngest,
+            |younger| self.sessions.at(younger).older,
+        );
+        let after = session.older.some().map_or(slot, |older| self.sessions.at(older).younger);
+        let mine = |of: Ref| of.is_none() || self.sessions.at(of).prefix == session.prefix;
+        let mine = mine(session.older) && mine(session.younger);
+        if before != slot || after != slot || !mine {
+            invariant_failed("the row of an address is torn");
         }
     }
 

@@ -165,11 +165,12 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Somebody who has a place already is refused, and told so by `words`; but where its address
-    /// has too many places, most of which read their last words, it is closed at once.
+    /// has too many places, and many of those read their last words, it is closed at once.
     pub(super) fn turn_off(&mut self, slot: Ref, refusal: Refusal, words: &[u8]) {
         self.count_refusal(refusal);
         let conns = self.prefixes.at(self.sessions.at(slot).prefix).conns;
-        if conns > self.limits.quarantine.connections_per_prefix {
+        let most = self.limits.quarantine.connections_per_prefix;
+        if conns > most.saturating_add(self.limits.native.half_open_per_prefix) {
             return self.close(slot, Reason::Refused(refusal));
         }
         let mut output = self.sessions.at(slot).output;
@@ -312,6 +313,7 @@ impl<P: Pool> Relay<'_, P> {
         let session = self.sessions.at_mut(slot);
         session.prefix = prefix;
         session.older = old;
+        session.younger = Ref::NONE;
     }
 
     pub(super) fn delist(&mut self, slot: Ref) {

@@ -34,17 +34,21 @@ impl<P: Pool> Relay<'_, P> {
     /// read beyond its header.
     pub(super) fn admit_proxy(&mut self, remote: Remote) -> Result<ConnId, Refusal> {
         self.has_memory()?;
-        if self.known.waiting >= self.limits.proxy.waiting {
+        let limits = self.limits.proxy;
+        let prefix = self.prefixes.find_or_make(Prefix::of(remote.addr.ip()));
+        // One proxy does not take what the others need.
+        let mine = self.prefixes.at(prefix).waiting;
+        if self.known.waiting >= limits.waiting || mine >= limits.waiting_each {
             return Err(Refusal::TooManyConnections);
         }
-        let prefix = self.prefixes.find_or_make(Prefix::of(remote.addr.ip()));
         let slot = self.take_slot(prefix, remote)?;
-        let close_at = self.now.after(self.limits.proxy.header);
+        let close_at = self.now.after(limits.header);
         let session = self.sessions.at_mut(slot);
         session.set_phase(Phase::Proxied);
         session.set_listener(remote.topic);
         session.close_at = close_at;
         self.known.waiting = self.known.waiting.saturating_add(1);
+        self.prefixes.at_mut(prefix).waiting = mine.saturating_add(1);
         self.arm(slot);
         Ok(self.id(slot))
     }
@@ -53,6 +57,8 @@ impl<P: Pool> Relay<'_, P> {
     pub(super) fn end_wait(&mut self, slot: Ref) {
         if self.sessions.at(slot).phase() == Phase::Proxied {
             self.known.waiting = self.known.waiting.saturating_sub(1);
+            let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
+            prefix.waiting = prefix.waiting.saturating_sub(1);
         }
     }
 

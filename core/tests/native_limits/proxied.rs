@@ -354,7 +354,43 @@ fn who_is_refused_holds_no_more_places_than_an_address_may() {
         told += usize::from(!world.had(conn).is_empty());
     }
     assert_eq!(world.relay.stats().refused_quarantined.value(), 150);
-    assert_eq!((world.relay.connections(), told), (20, 20));
+    // And some who read their last words.
+    let most = 20 + NativeLimits::DEFAULT.half_open_per_prefix;
+    assert_eq!((world.relay.connections(), told), (most, most as usize));
+}
+
+#[test]
+fn who_waited_side_by_side_stand_in_the_rows_of_their_own_addresses() {
+    let mut world = proxied();
+    let (one, two) = ([10, 0, 8, 1], [10, 0, 8, 2]);
+    let first = world.proxy();
+    assert_eq!(world.name(first, one), Ok(()));
+    let [a, b] = [world.proxy(), world.proxy()];
+    for (conn, ip) in [(a, one), (b, two)] {
+        assert_eq!(world.name(conn, ip), Ok(()));
+        world.relay.check();
+    }
+    for conn in [a, first, b] {
+        world.relay.handle_closed(world.now, conn);
+        world.turn();
+        world.relay.check();
+    }
+}
+
+#[test]
+fn one_proxy_leaves_the_others_their_places() {
+    let proxy = ProxyLimits { waiting: 4, waiting_each: 2, ..Limits::DEFAULT.proxy };
+    let limits =
+        Limits { connections: 100, topics: 4, blocks: 512, segments: 16, proxy, ..Limits::DEFAULT };
+    let mut world = World::of(limits).by(Way::Proxied);
+    let waiting = [world.proxy(), world.proxy()];
+    let own = SocketAddr::new(IpAddr::from(PROXY), 1);
+    assert_eq!(world.accept(own), Err(Refusal::TooManyConnections));
+    world.relay.check();
+    world.feed(waiting[0], &local());
+    world.proxy();
+    assert_eq!(world.accept(own), Err(Refusal::TooManyConnections));
+    world.relay.check();
 }
 
 #[test]

@@ -95,8 +95,7 @@ impl Settings {
                 connects_per_minute: quarantine.connects_per_minute.0,
                 connections_per_prefix: quarantine.connections_per_prefix,
             },
-            // Who is not known yet, in the one way or the other.
-            proxy: ProxyLimits { waiting: self.native.half_open, ..default.proxy },
+            proxy: self.proxy_limits(),
             ..default
         }
     }
@@ -123,6 +122,15 @@ impl Settings {
     #[must_use]
     pub fn speaks_native(&self) -> bool {
         self.server.listen.iter().any(|listen| listen.dialects().native())
+    }
+
+    /// Each that is waited for may hold a block, and one proxy leaves the others their half.
+    fn proxy_limits(&self) -> ProxyLimits {
+        let limits = Limits::DEFAULT;
+        let blocks = self.limits.blocks.0 / u64::from(limits.block_bytes) / 8;
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let waiting = self.native.half_open.saturating_mul(2).min(blocks).max(2);
+        ProxyLimits { waiting, waiting_each: waiting / 2, ..limits.proxy }
     }
 
     fn native_limits(&self) -> NativeLimits {

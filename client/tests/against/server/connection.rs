@@ -77,8 +77,11 @@ fn handshake(stream: &mut TcpStream, world: &Mutex<World>) -> Option<Begun> {
     let admitted = wait.hello(&input).ok()?.address(Answer::Yes).ok()?;
     input.drain(..Type::Hello.size());
     let wants = {
-        let world = world.lock().unwrap();
+        let mut world = world.lock().unwrap();
         if let Some((code, retry_ms)) = world.knobs.alert {
+            if world.knobs.alert_once {
+                world.knobs.alert = None;
+            }
             let ended = Ended { code, retry_ms };
             let _ = stream.write_all(ended.alert().as_bytes());
             return None;

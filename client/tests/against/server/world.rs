@@ -80,6 +80,8 @@ pub(crate) struct Knobs {
     pub(crate) no_close: bool,
     /// Handshakes are answered with an ALERT.
     pub(crate) alert: Option<(Code, u32)>,
+    /// Only the next one is.
+    pub(crate) alert_once: bool,
     pub(crate) puzzle_bits: u8,
     /// Connections that begin now take payloads of so many bytes.
     pub(crate) max_payload: Option<u32>,

@@ -238,6 +238,7 @@ impl NativeClient {
     }
 
     /// Says a frame that is none, in a record that is right.
+    #[cfg(all(unix, not(wardline_portable)))]
     pub(crate) fn say_nonsense(&mut self) {
         let mid = self.session.enqueue().expect("there is room");
         let body = [0xFF; FRAME_HEADER_BYTES];
