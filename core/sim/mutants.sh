@@ -13,7 +13,7 @@ esac
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 cd "$here/../.."
-seeds=${1:-4000}
+seeds=${1:-9000}
 [ $# -eq 0 ] || shift
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/mutants"
