@@ -22,9 +22,8 @@ use crate::stats::Round;
 const REQUESTS_MIN: usize = 300;
 /// How long an answer may take before the round fails.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Before a request is due it is waited for awake, and while it is under way, too: a timer is late
-/// by some tens of microseconds, and a core that sleeps takes as long to wake. Both would be the
-/// load's, not the relay's, whose own core sleeps whenever it has nothing to do.
+/// Before a request is due it is waited for awake: a timer is late by some tens of microseconds,
+/// which would be the load's and not the relay's.
 const AWAKE: Duration = Duration::from_micros(300);
 /// Latencies up to it.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -135,12 +134,10 @@ impl Crowd {
                 nth += 1;
                 continue;
             }
-            let oldest = self.waiting.first().map_or(now, |(_, asked)| *asked);
-            ensure!(now < oldest + PATIENCE, "{} unanswered", until - self.answered);
-            let idle = self.waiting.is_empty();
-            let left = if idle { (due - now).saturating_sub(AWAKE) } else { Duration::ZERO };
-            let ready = self.poller.wait(Some(left))?;
+            let left = if nth < requests { due - now } else { PATIENCE };
+            let ready = self.poller.wait(Some(left.saturating_sub(AWAKE)))?;
             let ready: Vec<usize> = (0..ready).map(|at| self.poller.event(at).0 as usize).collect();
+            ensure!(nth < requests || !ready.is_empty(), "{} unanswered", until - self.answered);
             for client in ready {
                 self.hear(client, latency).with_context(|| format!("client {client}"))?;
             }

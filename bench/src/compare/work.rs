@@ -260,8 +260,7 @@ impl fmt::Display for Work {
                 write!(
                     f,
                     "{daemons} daemons, {per_second} requests a second, each answered; \
-                           latency from when it was due to its answer, \
-                           the load's core awake meanwhile"
+                           latency from when it was due to its answer"
                 )
             }
         }
