@@ -312,21 +312,5 @@ fn carry(mut from: TcpStream, mut to: TcpStream) {
 
 /// Whether a client of the proxy is let in: its line then comes to the host.
 fn is_welcome(relay: &Relay, from: SocketAddr, host: &mut Client) -> bool {
-    let mut newcomer = behind(relay.address(), from);
-    let said = newcomer.envelope("here I am");
-    let _ = newcomer.try_send(b"here I am\n");
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        while let Heard::Line(line) = host.hear(Duration::from_millis(20)) {
-            if line == said {
-                return true;
-            }
-        }
-        match newcomer.hear(Duration::from_millis(20)) {
-            Heard::Line(line) if line.contains("refused for a while") => return false,
-            Heard::End(..) => return false,
-            Heard::Line(_) | Heard::Silence => {}
-        }
-    }
-    panic!("{from} is neither let in nor refused");
+    behind(relay.address(), from).is_let_in("here I am", host)
 }

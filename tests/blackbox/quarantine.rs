@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use wardline_core::native::Code;
 
 use crate::harness::native::{Turned, alert};
-use crate::harness::{
-    Client, Heard, Launch, NativeDial, PATIENCE, Relay, SLOW_WARNING, on_each_engine,
-};
+use crate::harness::{Client, Launch, NativeDial, PATIENCE, Relay, SLOW_WARNING, on_each_engine};
 
 const OFFENDER: u8 = 5;
 
@@ -218,20 +216,5 @@ fn is_welcome(relay: &Relay, address: u8, host: &mut Client) -> bool {
         return false;
     };
     let content = format!("here is {}", newcomer.address());
-    let _ = newcomer.try_send(format!("{content}\n").as_bytes());
-    let said = newcomer.envelope(&content);
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        while let Heard::Line(line) = host.hear(Duration::from_millis(20)) {
-            if line == said {
-                return true;
-            }
-        }
-        match newcomer.hear(Duration::from_millis(20)) {
-            Heard::End(..) => return false,
-            // A warning of its refusal, or what others say in the room.
-            Heard::Line(_) | Heard::Silence => {}
-        }
-    }
-    panic!("127.0.0.{address} is neither let in nor refused");
+    newcomer.is_let_in(&content, host)
 }

@@ -153,6 +153,30 @@ impl Client {
         self.try_send(bytes).unwrap_or_else(|e| panic!("{} cannot write: {e}", self.address));
     }
 
+    /// Whether it is let in: what it says comes to `host` then. Or it is told that its address is
+    /// refused, or ends.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_let_in(&mut self, content: &str, host: &mut Self) -> bool {
+        const LOOK: Duration = Duration::from_millis(20);
+        let _ = self.try_send(format!("{content}\n").as_bytes());
+        let said = self.envelope(content);
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            while let Heard::Line(line) = host.hear(LOOK) {
+                if line == said {
+                    return true;
+                }
+            }
+            match self.hear(LOOK) {
+                Heard::Line(line) if line.contains("refused for a while") => return false,
+                Heard::End(..) => return false,
+                // What others say in the room.
+                Heard::Line(_) | Heard::Silence => {}
+            }
+        }
+        panic!("{} is neither let in nor refused", self.address);
+    }
+
     /// Writes these bytes to a relay that may have closed.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
