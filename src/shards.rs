@@ -123,7 +123,7 @@ impl Shard<'_> {
         let Common { settings, engine, tuning, clock, shards, native, orders, .. } = *common;
         let failed = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
         // Here and not before, so that its memory is near its core where that makes a difference.
-        let sizes = Sizes::of_shard(&limits, settings, (links.shard(), shards));
+        let sizes = Sizes::of_shard(&limits, settings, shards);
         let exempt = &settings.quarantine.exempt;
         let mut lent = Lent::reserve(&sizes, exempt).map_err(|error| failed(&error))?;
         let log = &settings.log;

@@ -339,7 +339,13 @@ impl Limits {
     /// Bytes of the longest record of a link: what a ring, and whoever carries it, must hold.
     #[must_use]
     pub const fn record_bytes_max(&self) -> usize {
-        crate::link::HEADER.saturating_add(self.line.envelope_bytes_max as usize)
+        crate::link::HEADER.saturating_add(self.link_content_max() as usize)
+    }
+
+    /// Bytes that a record of a link holds at most: an envelope, or a frame with where it is from.
+    pub(crate) const fn link_content_max(&self) -> u32 {
+        let (envelope, frame) = (self.line.envelope_bytes_max, self.native.record_bytes_max());
+        if envelope as u64 > frame { envelope } else { frame as u32 }
     }
 
     /// Bytes that one log can hold.

@@ -28,6 +28,8 @@ pub const HEADER: usize = 32;
 
 /// Runs of lines that can wait for one other shard.
 pub(crate) const RUNS: usize = 64;
+/// Answers that can wait for one other shard: what asks for one is taken only where it has a place.
+pub(crate) const ANSWERS: usize = 32;
 /// Bans that can wait for one other shard; where there are more, the weakest give way.
 pub(crate) const BANS: usize = 32;
 /// Bytes of lines that wait for one other shard, before those who wrote them are not read.
@@ -56,7 +58,8 @@ pub enum Homes {
     /// Each topic has one by its name: [`home_of`].
     #[default]
     ByName,
-    /// The first shard is home to all. It may speak the native dialect, and has all of that.
+    /// The first shard is home to all. So it is where the native dialect is spoken: its topics come
+    /// and go, and the one that makes them gives them their slots.
     First,
 }
 
@@ -85,7 +88,8 @@ pub struct LinkTaken {
 pub struct LinkSlots<'s> {
     /// One for each shard, this one too.
     pub peers: &'s mut [Peer],
-    /// `topics * shards` of them. As many cursors are lent beyond those of the sessions.
+    /// `topics * shards` of them, and as many again with [`Homes::First`], for frames. A cursor is
+    /// lent beyond those of the sessions for each of another shard.
     pub feeds: &'s mut [Feed],
     /// `topics` of them.
     pub fars: &'s mut [Far],
@@ -110,15 +114,41 @@ pub const fn home_of(name: &[u8], shards: u8) -> u8 {
     }
 }
 
-/// Lines of one sender on one topic, on their way to its home.
+/// In which shape a log holds what was said: a topic may have a log of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Lines,
+    Frames,
+}
+
+/// Lines or frames of one sender on one topic, on their way to its home; or something else that
+/// may not overtake them.
 #[derive(Clone, Copy, Debug, Default, Zeroable)]
 pub(crate) struct OutRun {
+    pub(crate) kind: u32,
     pub(crate) topic: Ref,
     pub(crate) author: Ref,
     /// Which connection of that slot wrote them.
     pub(crate) generation: u32,
     pub(crate) messages: u32,
     pub(crate) bytes: u32,
+    /// What it says besides.
+    pub(crate) number: u64,
+}
+
+/// What a session of another shard asked, and is to be told.
+#[derive(Clone, Copy, Debug, Default, Zeroable)]
+pub(crate) struct Answer {
+    /// The kind of its record.
+    pub(crate) kind: u32,
+    pub(crate) asker: u32,
+    pub(crate) generation: u32,
+    pub(crate) topic: u32,
+    /// What was asked: the number of the ask, or the message.
+    pub(crate) about: u64,
+    /// The offset of the message, and its readers.
+    pub(crate) offset: u64,
+    pub(crate) readers: u32,
 }
 
 /// A ban that another shard is to be told.
@@ -216,6 +246,9 @@ pub struct Peer {
     pub(crate) out: Chain,
     pub(crate) runs: Row<OutRun, RUNS>,
     pub(crate) bans: Row<BanNote, BANS>,
+    pub(crate) answers: Row<Answer, ANSWERS>,
+    /// Of the record at the front of its publish ring, the frames that were appended already.
+    pub(crate) partly: u32,
     /// Feeds that are behind, by their index.
     pub(crate) feeds_first: Ref,
     pub(crate) feeds_last: Ref,
@@ -342,6 +375,20 @@ pub(crate) mod kind {
     pub(crate) const PING: u32 = 8;
     /// Log ring: yes.
     pub(crate) const PONG: u32 = 9;
+    /// Publish ring: this shard wants the frames of a topic, by its name.
+    pub(crate) const OPEN: u32 = 10;
+    /// Publish ring: it wants them no more.
+    pub(crate) const SHUT: u32 = 11;
+    /// Publish ring: frames of one session, behind the address that it comes from.
+    pub(crate) const SAID: u32 = 12;
+    /// Log ring: a replica of frames begins.
+    pub(crate) const BEGIN: u32 = 13;
+    /// Log ring: frames in the home's order.
+    pub(crate) const FRAMES: u32 = 14;
+    /// Log ring: a topic that was asked for cannot be had.
+    pub(crate) const REFUSED: u32 = 15;
+    /// Log ring: how many readers a message has.
+    pub(crate) const VERDICT: u32 = 16;
 }
 
 /// What stands before the content of a record.
@@ -387,6 +434,12 @@ impl Header {
             number: u64::from(next()) | (u64::from(next()) << 32),
         })
     }
+}
+
+/// The same author, of whom no session is known.
+#[cfg(feature = "native-sessions")]
+pub(crate) const fn nobody_of(author: Ref) -> Ref {
+    if author.0 >> 24 == 0 { author } else { Ref(author.0 & 0xFF00_0000) }
 }
 
 /// The author of a run that came from another shard: its shard in the high byte, which no session

@@ -11,6 +11,7 @@
 mod check;
 mod deadlines;
 mod door;
+mod feed;
 mod input;
 mod leave;
 mod link;

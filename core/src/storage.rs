@@ -120,6 +120,20 @@ impl<'s, T: Slot> Slab<'s, T> {
         Some(slot)
     }
 
+    /// Takes that slot, which is not in use, in a table where others say which are: none of it is
+    /// ever given back in another way than by [`Slab::release`].
+    #[cfg(feature = "native-sessions")]
+    pub(crate) fn claim(&mut self, slot: Ref) {
+        self.fresh = self.fresh.max(slot.index().saturating_add(1));
+        self.used = self.used.saturating_add(1);
+    }
+
+    /// Gives up a slot that was claimed. The caller has wiped it.
+    #[cfg(feature = "native-sessions")]
+    pub(crate) fn release(&mut self) {
+        self.used = self.used.saturating_sub(1);
+    }
+
     /// Gives `slot` back. The caller has wiped it.
     pub(crate) fn give(&mut self, slot: Ref) {
         let next = core::mem::replace(&mut self.free, slot);

@@ -4,6 +4,7 @@ use bytemuck::Zeroable;
 
 use crate::fault::ConfigError;
 use crate::id::Ref;
+use crate::link::Shape;
 use crate::log::Log;
 use crate::relay::Patience;
 use crate::storage::Slot;
@@ -27,8 +28,10 @@ pub struct Topic {
     pub(crate) patience: Patience,
     /// The shard that gives it its order, plus one; 0: this one.
     pub(crate) home: u8,
-    /// Other shards that hold a replica of it.
+    /// Other shards that hold a replica of it, of lines or of frames.
     pub(crate) feeds: u8,
+    /// How far the replica of its home's frames is: [`Mirror`].
+    mirror: u8,
     /// Cursors in all.
     pub(crate) cursors: u32,
     /// Connections whose last send was short or did not complete at once.
@@ -65,6 +68,19 @@ pub struct Topic {
     pub(crate) bound: u8,
     /// The next one whose name falls into the same bucket.
     pub(crate) name_next: Ref,
+    /// The number up to which a replica is to come before anybody reads it.
+    pub(crate) ready: u64,
+}
+
+/// What a shard has of the frames of a topic whose home is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mirror {
+    /// Nothing.
+    No,
+    /// What the home appends is appended.
+    Live,
+    /// It has a hole, or nobody wants it: the home is told so once nobody has it open.
+    Over,
 }
 
 impl Slot for Topic {
@@ -100,6 +116,38 @@ impl Topic {
     /// The other shard that gives it its order.
     pub(crate) const fn home(&self) -> Option<u8> {
         self.home.checked_sub(1)
+    }
+
+    pub(crate) const fn mirror(&self) -> Mirror {
+        match self.mirror {
+            1 => Mirror::Live,
+            2 => Mirror::Over,
+            _ => Mirror::No,
+        }
+    }
+
+    pub(crate) const fn set_mirror(&mut self, mirror: Mirror) {
+        self.mirror = match mirror {
+            Mirror::No => 0,
+            Mirror::Live => 1,
+            Mirror::Over => 2,
+        };
+    }
+
+    /// One of its logs.
+    pub(crate) const fn log_of(&self, shape: Shape) -> &Log {
+        match shape {
+            Shape::Lines => &self.log,
+            Shape::Frames => &self.frames,
+        }
+    }
+
+    /// One of its logs, and the cursors at its head.
+    pub(crate) const fn log_of_mut(&mut self, shape: Shape) -> (&mut Log, &mut Ref) {
+        match shape {
+            Shape::Lines => (&mut self.log, &mut self.waiting),
+            Shape::Frames => (&mut self.frames, &mut self.frames_waiting),
+        }
     }
 
     /// Whether other shards have to do with it.

@@ -24,8 +24,8 @@ pub struct Plan {
     pub items: Vec<Item>,
     /// Threads that relay; `items` are of all of them together.
     pub shards: u8,
-    /// Bytes of the first shard, and of each other one.
-    each_shard: [u64; 2],
+    /// Bytes of each of them.
+    each_shard: u64,
     /// What the kernel may take for sockets.
     pub kernel: Kernel,
 }
@@ -99,23 +99,16 @@ impl Plan {
         let log = &loaded.settings.log;
         let shards = loaded.settings.server.shards.count();
         let limits = &per_shard(&loaded.limits, shards);
-        let [lent, other] = [0, 1].map(|nth| {
-            // The first one has all that is native.
-            Sizes::of_shard(limits, &loaded.settings, (nth, shards))
-        });
+        let lent = Sizes::of_shard(limits, &loaded.settings, shards);
         let times = |group: &str| if group == "process" { 1 } else { u64::from(shards) };
         let item = |group, name, count: u64, each| {
             let count = count.saturating_mul(times(group));
             Item { group, name, count, each }
         };
         let mut items = Vec::new();
-        let others = usize::from(shards.saturating_sub(1));
-        let mut each_shard = [0, 0];
-        for ((name, first, each), (_, other, _)) in lent.tables().into_iter().zip(other.tables()) {
-            for (sum, count) in each_shard.iter_mut().zip([first, other]) {
-                *sum += count.saturating_mul(each) as u64;
-            }
-            let count = first.saturating_add(other.saturating_mul(others));
+        let mut each_shard = 0;
+        for (name, count, each) in lent.tables() {
+            each_shard += count.saturating_mul(each) as u64;
             match name {
                 "pool" => {
                     let (blocks, segments) = (limits.blocks.into(), limits.segments.into());
@@ -129,8 +122,7 @@ impl Plan {
                 }
                 _ if count == 0 => {}
                 _ => {
-                    let (count, each) = (count as u64, each as u64);
-                    items.push(Item { group: "lent", name, count, each });
+                    items.push(item("lent", name, count as u64, each as u64));
                 }
             }
         }
@@ -146,7 +138,7 @@ impl Plan {
         }
         let engines: u64 =
             items.iter().filter(|item| item.group == "engine").map(Item::bytes).sum();
-        each_shard.iter_mut().for_each(|sum| *sum += engines / u64::from(shards));
+        each_shard += engines / u64::from(shards);
         let places = u64::from(log.stderr) + u64::from(log.file.is_some());
         items.push(item("process", "log queue", places, logging::QUEUE_BYTES));
         items.push(item("process", "code, runtime, stacks", 1, PROCESS_BYTES));
@@ -216,14 +208,8 @@ impl fmt::Display for Plan {
             writeln!(f, "{group:<56}{:>14}", short(self.group(group)))?;
         }
         if self.shards > 1 {
-            let (shards, [first, other]) = (self.shards, self.each_shard);
-            let mut row = |name: String, bytes| writeln!(f, "{name:<56}{:>14}", short(bytes));
-            if first == other {
-                row(format!("each of {shards} shards, of the first two"), first)?;
-            } else {
-                row("shard 0, which has all native sessions, of the first two".to_owned(), first)?;
-                row(format!("each of {} more shards", shards.saturating_sub(1)), other)?;
-            }
+            let name = format!("each of {} shards, of the first two", self.shards);
+            writeln!(f, "{name:<56}{:>14}", short(self.each_shard))?;
         }
         writeln!(f, "{:<56}{:>14}", "in all, at most", short(self.total()))?;
         writeln!(f, "\nEngine {}. Untouched memory is not resident.\n", self.engine.name())?;

@@ -57,7 +57,7 @@ pub struct Sizes {
     pub events: usize,
     /// Shards, where there is more than one.
     pub peers: usize,
-    /// Feeds: one for each topic and shard.
+    /// Feeds: one for each topic and shard, and one more for frames.
     pub feeds: usize,
     /// Topics of other shards.
     pub fars: usize,
@@ -85,22 +85,25 @@ impl Sizes {
     /// What a relay needs that is built to these settings.
     #[must_use]
     pub fn of(limits: &Limits, settings: &Settings) -> Self {
-        Self::of_shard(limits, settings, (0, 1))
+        Self::of_shard(limits, settings, 1)
     }
 
-    /// What a shard needs, of so many: see [`per_shard`]. The first one has all that is native.
+    /// What each of so many shards needs: see [`per_shard`].
     #[must_use]
-    pub fn of_shard(limits: &Limits, settings: &Settings, (shard, shards): (u8, u8)) -> Self {
+    pub fn of_shard(limits: &Limits, settings: &Settings, shards: u8) -> Self {
+        let part = |all: u32| all.div_ceil(u32::from(shards.max(1))) as usize;
         let (shards, topics) = (usize::from(shards.max(1)), limits.topics as usize);
         let linked = if shards > 1 { topics } else { 0 };
         let sessions = limits.connections as usize + RESERVE as usize;
         let bans = |entries: u32| (entries as usize).next_multiple_of(BAN_SET);
-        let native = shard == 0 && settings.speaks_native();
+        let native = settings.speaks_native();
+        // Lines, and frames, too.
+        let shapes = if native { 2 } else { 1 };
         let only = |size: usize| if native { size } else { 0 };
-        let entries = settings.native.resume_entries as usize + sessions;
+        let entries = part(settings.native.resume_entries) + sessions;
         Self {
             sessions,
-            cursors: sessions + topics * (shards - 1) + only(SUBSCRIPTIONS),
+            cursors: sessions + topics * (shards - 1) * shapes + only(SUBSCRIPTIONS),
             natives: only(sessions),
             entries: only(entries),
             half_open: only(settings.native.half_open as usize),
@@ -117,7 +120,7 @@ impl Sizes {
             wheel: WHEEL_SLOTS,
             events: EVENTS,
             peers: if shards > 1 { shards } else { 0 },
-            feeds: linked * shards,
+            feeds: linked * shards * shapes,
             fars: linked,
             scratch: bytes(limits.scratch_bytes()),
             pool: bytes(limits.pool_bytes()),
@@ -410,14 +413,16 @@ mod tests {
     }
 
     #[test]
-    fn the_first_shard_has_all_that_is_native() {
+    fn each_shard_has_its_part_of_what_is_native() {
         let (limits, settings) = (Limits::DEFAULT, Settings::default());
-        let [first, other] = [0, 1].map(|nth| Sizes::of_shard(&limits, &settings, (nth, 2)));
-        assert_eq!(first.natives, first.sessions);
-        assert_eq!((other.natives, other.entries, other.native_text), (0, 0, 0));
-        let feeds = limits.topics as usize;
-        assert_eq!(first.cursors, first.sessions + feeds + SUBSCRIPTIONS);
-        assert_eq!(other.cursors, other.sessions + feeds);
+        let [alone, one] = [1, 2].map(|shards| Sizes::of_shard(&limits, &settings, shards));
+        assert_eq!(one.natives, one.sessions);
+        let kept = settings.native.resume_entries as usize;
+        assert_eq!((alone.entries, one.entries), (kept + one.sessions, kept / 2 + one.sessions));
+        // Lines, and frames, of each topic for the other one.
+        let feeds = limits.topics as usize * 2;
+        assert_eq!((one.feeds, alone.feeds), (feeds * 2, 0));
+        assert_eq!(one.cursors, one.sessions + feeds + SUBSCRIPTIONS);
     }
 
     #[test]

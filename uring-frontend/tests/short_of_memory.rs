@@ -30,7 +30,7 @@ fn who_has_room_and_takes_nothing_is_not_asked_again_and_again() {
     let settings = Settings::default();
     let mut limits = Limits { connections: 16, topics: 2, ..Limits::DEFAULT };
     limits.line.messages_per_minute = 0;
-    let sizes = Sizes::of_shard(&limits, &settings, (0, SHARDS));
+    let sizes = Sizes::of_shard(&limits, &settings, SHARDS);
     let mut lent = Lent::reserve(&sizes, &settings.quarantine.exempt).expect("memory");
     let Loan { slots, links: tables, pool, .. } = lent.lend_all(None);
     let clock = Clock::start();

@@ -32,6 +32,8 @@ pub(crate) struct Lent {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) shards: usize,
+    /// What of a topic each other shard may be fed: lines, or frames, too.
+    pub(crate) shapes: usize,
     /// Cursors beyond one a session and those of other shards.
     pub(crate) more_cursors: usize,
     /// Slots of each table of the quarantine.
@@ -51,18 +53,19 @@ impl Lent {
     #[must_use]
     pub(crate) fn new(plan: &Plan, shards: usize) -> Self {
         let Plan { bans, wheel, exempt, .. } = *plan;
-        let sizes = Sizes { shards, more_cursors: 0, bans, wheel, events: EVENTS, exempt };
+        let sizes =
+            Sizes { shards, shapes: 1, more_cursors: 0, bans, wheel, events: EVENTS, exempt };
         Self::with(&plan.limits, &sizes)
     }
 
     /// What a relay of these limits needs.
     #[must_use]
     pub(crate) fn with(limits: &Limits, sizes: &Sizes) -> Self {
-        let Sizes { shards, .. } = *sizes;
+        let Sizes { shards, shapes, .. } = *sizes;
         let sessions = (limits.connections + RESERVE) as usize;
         let topics = limits.topics as usize;
         let linked = if shards > 1 { topics } else { 0 };
-        let cursors = sessions + topics * (shards - 1) + sizes.more_cursors;
+        let cursors = sessions + topics * (shards - 1) * shapes + sizes.more_cursors;
         let everywhere = |ip| Network { ip, bits: 0 };
         let all = ["0.0.0.0", "::"].map(|ip| everywhere(ip.parse().expect("an address")));
         Self {
@@ -79,7 +82,7 @@ impl Lent {
             exempt: if sizes.exempt { all.to_vec() } else { Vec::new() },
             pool: vec![0xA5; limits.pool_bytes() as usize],
             peers: vec![Peer::zeroed(); if shards > 1 { shards } else { 0 }],
-            feeds: vec![Feed::zeroed(); linked * shards],
+            feeds: vec![Feed::zeroed(); linked * shards * shapes],
             fars: vec![Far::zeroed(); linked],
         }
     }

@@ -209,7 +209,7 @@ impl<P: Pool> Carrier<P> for Wires {
 
 /// The memory of a relay for two.
 const SIZES: Sizes =
-    Sizes { shards: 1, more_cursors: 0, bans: 8, wheel: 8, events: 8, exempt: false };
+    Sizes { shards: 1, shapes: 1, more_cursors: 0, bans: 8, wheel: 8, events: 8, exempt: false };
 
 #[cfg(test)]
 mod tests {

@@ -244,6 +244,12 @@ impl<'b> Frames<'b> {
         Ok(Self { rest: body })
     }
 
+    /// Frames that were checked where they came in.
+    #[allow(clippy::redundant_pub_crate, reason = "the relay's alone")]
+    pub(crate) const fn of_shards(body: &'b [u8]) -> Self {
+        Self { rest: body }
+    }
+
     /// The bytes of those that were not yet iterated over.
     #[must_use]
     pub const fn as_bytes(&self) -> &'b [u8] {

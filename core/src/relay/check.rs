@@ -3,6 +3,7 @@
 use super::Relay;
 use crate::fault::invariant_failed;
 use crate::id::Ref;
+use crate::link::Shape;
 use crate::proxy::HEADER_BYTES_MAX;
 use crate::session::{Flags, Phase, Sending};
 use crate::storage::Pool;
@@ -70,16 +71,23 @@ impl<P: Pool> Relay<'_, P> {
         let (mut feeds, mut blocks) = (0_u32, 0_u32);
         // What is taken in before it is looked at again: a turn, of each topic.
         let turn = u64::from(self.limits.topic_turn_bytes)
-            .saturating_add(u64::from(self.limits.line.envelope_bytes_max).saturating_mul(2));
+            .saturating_add(u64::from(self.limits.link_content_max()).saturating_mul(2));
         let turn = turn.saturating_mul(u64::from(self.topics.touched()));
         let (mut lags, mut over) = (0_u64, 0_u64);
         for other in self.others() {
             let peer = self.links.peer(other);
             blocks = blocks.saturating_add(peer.out.blocks(&self.memory));
-            let mut lag = 0_u64;
-            for topic in (0..self.topics.touched()).map(Ref::of) {
-                let feed = self.links.feed(self.links.feed_at(topic, other));
+            // A replica of frames begins with what is kept, however much that is.
+            let (mut lag, mut frames_lag) = (0_u64, 0_u64);
+            let all = self.links.others_by_shape().filter(|(shard, _)| *shard == other);
+            for (topic, shape) in all.flat_map(|(_, shape)| {
+                (0..self.topics.touched()).map(move |topic| (Ref::of(topic), shape))
+            }) {
+                let feed = self.links.feed(self.links.feed_at(topic, other, shape));
                 lag = lag.saturating_add(feed.lag);
+                if shape == Shape::Frames {
+                    frames_lag = frames_lag.saturating_add(feed.lag);
+                }
                 let Some(cursor) = feed.cursor.some() else { continue };
                 feeds = feeds.saturating_add(1);
                 let item = self.topics.at(topic);
@@ -91,10 +99,11 @@ impl<P: Pool> Relay<'_, P> {
                     invariant_failed("a feed that is behind and forgotten");
                 }
             }
-            if lag > turn.saturating_add(self.limits.pool_bytes() / 8) {
+            let lines_lag = lag.saturating_sub(frames_lag);
+            if lines_lag > turn.saturating_add(self.limits.pool_bytes() / 8) {
                 invariant_failed("a shard lags without a bound");
             }
-            lags = lags.saturating_add(lag);
+            lags = lags.saturating_add(lines_lag);
             over = over.saturating_add(turn);
             if lag != peer.lag {
                 invariant_failed("the lag of a shard is miscounted");

@@ -9,20 +9,18 @@
 
 use super::Relay;
 use super::input::Stop;
-use crate::cursor::{self, Cursor};
 use crate::event::{Event, Reason};
 use crate::fault::{ConfigError, PeerFault, invariant_failed};
 use crate::id::Ref;
 use crate::line::Envelope;
 use crate::link::{
-    BanNote, FEED_BYTES, Far, Feed, HEADER, Header, Homes, LinkSlots, OUT_BYTES_MAX, OutRun, Peer,
-    Replica, Ring, SHARDS_MAX, TICK, TICKS_MAX, kind, session_at,
+    Answer, BanNote, Far, Feed, HEADER, Header, Homes, LinkSlots, OUT_BYTES_MAX, OutRun, Peer,
+    Replica, Ring, SHARDS_MAX, Shape, TICK, TICKS_MAX, kind,
 };
-use crate::log::{Log, run, run_after};
 use crate::quarantine::Charge;
 use crate::queue::{By, Queue};
 use crate::session::{Farewell, Phase};
-use crate::storage::{Memory, Pool, Purpose};
+use crate::storage::{Pool, Purpose};
 use crate::time::Instant;
 
 /// The other shards, as a relay sees them. Without any, nothing here is touched.
@@ -30,6 +28,8 @@ use crate::time::Instant;
 pub(crate) struct Links<'s> {
     pub(super) shard: u8,
     pub(super) shards: u8,
+    /// Feeds of one shape: those of frames follow those of lines.
+    rows: u32,
     pub(super) homes: Homes,
     pub(super) peers: &'s mut [Peer],
     pub(super) feeds: &'s mut [Feed],
@@ -51,6 +51,7 @@ impl Links<'_> {
         Self {
             shard: 0,
             shards: 1,
+            rows: 0,
             homes: Homes::ByName,
             peers: &mut [],
             feeds: &mut [],
@@ -97,14 +98,28 @@ impl Links<'_> {
     }
 
     /// The feed of a topic to a shard, as the place in the table.
-    pub(super) fn feed_at(&self, topic: Ref, shard: u8) -> Ref {
+    pub(super) fn feed_at(&self, topic: Ref, shard: u8, shape: Shape) -> Ref {
+        let first = if shape == Shape::Lines { 0 } else { self.rows };
         let row = topic.index().saturating_mul(u32::from(self.shards));
-        Ref::of(row.saturating_add(u32::from(shard)))
+        Ref::of(first.saturating_add(row).saturating_add(u32::from(shard)))
     }
 
-    /// The topic of a feed.
-    fn topic_of(&self, feed: Ref) -> Ref {
-        Ref::of(feed.index().checked_div(u32::from(self.shards)).unwrap_or(0))
+    /// The topic of a feed, and what of it is fed.
+    pub(super) fn topic_of(&self, feed: Ref) -> (Ref, Shape) {
+        let (at, shape) = match feed.index().checked_sub(self.rows) {
+            Some(at) => (at, Shape::Frames),
+            None => (feed.index(), Shape::Lines),
+        };
+        (Ref::of(at.checked_div(u32::from(self.shards)).unwrap_or(0)), shape)
+    }
+
+    /// Each other shard, with each shape that a feed to it may have.
+    pub(super) fn others_by_shape(&self) -> impl Iterator<Item = (u8, Shape)> + use<> {
+        let (mine, shards) = (self.shard, self.shards);
+        let last = if self.homes == Homes::First { shards } else { 0 };
+        let lines = (0..shards).map(|shard| (shard, Shape::Lines));
+        let frames = (0..last).map(|shard| (shard, Shape::Frames));
+        lines.chain(frames).filter(move |(shard, _)| *shard != mine)
     }
 
     pub(super) fn feed(&self, feed: Ref) -> &Feed {
@@ -211,10 +226,12 @@ impl<'s, P: Pool> Relay<'s, P> {
             return Err(ConfigError::EnvelopeBytes);
         }
         let topics = self.limits.topics as usize;
-        let feeds = topics.saturating_mul(usize::from(shards));
+        let shapes = if homes == Homes::First { 2 } else { 1 };
+        let rows = topics.saturating_mul(usize::from(shards));
+        let feeds = rows.saturating_mul(shapes);
         let sessions = self.limits.connections.saturating_add(crate::limits::RESERVE) as usize;
         let others = usize::from(shards).saturating_sub(1);
-        let cursors = sessions.saturating_add(topics.saturating_mul(others));
+        let cursors = sessions.saturating_add(topics.saturating_mul(others).saturating_mul(shapes));
         let short = slots.feeds.len() < feeds
             || slots.fars.len() < topics
             || (self.cursors.capacity() as usize) < cursors;
@@ -223,6 +240,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         }
         self.links.shard = shard;
         self.links.shards = shards;
+        self.links.rows = u32::try_from(rows).unwrap_or(u32::MAX);
         self.links.homes = homes;
         self.links.peers = slots.peers;
         self.links.feeds = slots.feeds;
@@ -290,31 +308,10 @@ impl<'s, P: Pool> Relay<'s, P> {
         let Some(home) = self.topics.at(topic).home() else {
             return self.waits_for_feeds(topic).map(|()| false);
         };
-        let peer = self.links.peer(home);
-        if peer.dead != 0 {
-            let reason = Reason::Fault(PeerFault::Overloaded);
-            self.stats.overloaded.bump();
-            self.leave(slot, reason, Farewell::Overloaded, false);
-            return Err(Stop::Gone);
-        }
         let len = u32::try_from(envelope.len()).unwrap_or(u32::MAX);
-        let mut out = peer.out;
-        let most = OUT_BYTES_MAX.min(self.limits.pool_bytes() / 8);
-        let waiting = u64::from(out.len());
-        if waiting > 0 && waiting.saturating_add(u64::from(len)) > most {
-            return Err(Stop::Link);
-        }
-        // Blocks alone, and no more than a quarter of them: else what waits for one shard would
-        // hold what is needed to take in from it, and two shards could wait for each other.
-        let blocks = self.limits.blocks_for(len);
-        let quarter = self.limits.blocks / 4;
-        let over = self.links.out_blocks.saturating_add(blocks) > quarter;
-        if over || !self.has_run(home, topic, slot, len) {
-            return Err(Stop::Link);
-        }
-        if self.memory.blocks_free() < blocks {
-            return Err(Stop::Memory);
-        }
+        let run = self.run_of(kind::LINES, topic, slot, len);
+        self.has_room_out(slot, home, &run)?;
+        let mut out = self.links.peer(home).out;
         let before = self.memory.blocks_used();
         let memory = &mut self.memory;
         envelope.write(|bytes| {
@@ -322,14 +319,59 @@ impl<'s, P: Pool> Relay<'s, P> {
                 invariant_failed("a block that was free is not");
             }
         });
-        let taken = memory.blocks_used().saturating_sub(before);
-        self.links.out_blocks = self.links.out_blocks.saturating_add(taken);
         self.links.peer_mut(home).out = out;
-        self.note_run(home, topic, slot, len);
+        self.note_run(home, run, before);
         let far = self.links.far_mut(topic);
         far.sent = far.sent.saturating_add(1);
-        self.stats.link_bytes.add(u64::from(len));
         Ok(true)
+    }
+
+    /// One message of a connection, as a run for another shard.
+    pub(super) fn run_of(&self, kind: u32, topic: Ref, author: Ref, bytes: u32) -> OutRun {
+        let generation = self.sessions.at(author).generation;
+        OutRun { kind, topic, author, generation, messages: 1, bytes, number: 0 }
+    }
+
+    /// Whether what a connection has for another shard may wait for that one.
+    pub(super) fn has_room_out(&mut self, slot: Ref, to: u8, run: &OutRun) -> Result<(), Stop> {
+        let peer = self.links.peer(to);
+        if peer.dead != 0 {
+            let reason = Reason::Fault(PeerFault::Overloaded);
+            self.stats.overloaded.bump();
+            self.leave(slot, reason, Farewell::Overloaded, false);
+            return Err(Stop::Gone);
+        }
+        let most = OUT_BYTES_MAX.min(self.limits.pool_bytes() / 8);
+        let waiting = u64::from(peer.out.len());
+        if waiting > 0 && waiting.saturating_add(u64::from(run.bytes)) > most {
+            return Err(Stop::Link);
+        }
+        // Blocks alone, and no more than a quarter of them: else what waits for one shard would
+        // hold what is needed to take in from it, and two shards could wait for each other.
+        let blocks = self.limits.blocks_for(run.bytes);
+        let quarter = self.limits.blocks / 4;
+        let over = self.links.out_blocks.saturating_add(blocks) > quarter;
+        if over || (self.same_run(to, run).is_none() && self.links.peer(to).runs.is_full()) {
+            return Err(Stop::Link);
+        }
+        if self.memory.blocks_free() < blocks {
+            return Err(Stop::Memory);
+        }
+        Ok(())
+    }
+
+    /// Puts bytes for which there is room behind what waits for another shard.
+    #[cfg(feature = "native-sessions")]
+    pub(super) fn put_out(&mut self, to: u8, run: OutRun, parts: &[&[u8]]) {
+        let before = self.memory.blocks_used();
+        let mut out = self.links.peer(to).out;
+        for part in parts {
+            if out.push(&mut self.memory, Purpose::Output, part).is_err() {
+                invariant_failed("a block that was free is not");
+            }
+        }
+        self.links.peer_mut(to).out = out;
+        self.note_run(to, run, before);
     }
 
     /// A topic of ours takes nothing in while those that replicate it lag too far: they must not be
@@ -340,28 +382,27 @@ impl<'s, P: Pool> Relay<'s, P> {
     }
 
     /// The run of what goes to a home that a message may be added to.
-    fn same_run(&mut self, home: u8, topic: Ref, author: Ref, len: u32) -> Option<&mut OutRun> {
-        let most = self.limits.line.envelope_bytes_max;
-        let generation = self.sessions.at(author).generation;
+    pub(super) fn same_run(&mut self, home: u8, run: &OutRun) -> Option<&mut OutRun> {
+        let most = match run.kind {
+            kind::LINES => self.limits.line.envelope_bytes_max,
+            kind::SAID => self.limits.link_content_max(),
+            _ => return None,
+        };
         let last = self.links.peer_mut(home).runs.last_mut()?;
-        let same = (last.topic, last.author, last.generation) == (topic, author, generation);
-        (same && last.bytes.saturating_add(len) <= most).then_some(last)
+        let of = |run: &OutRun| (run.kind, run.topic, run.author, run.generation);
+        let same = of(last) == of(run) && last.number == run.number;
+        (same && last.bytes.saturating_add(run.bytes) <= most).then_some(last)
     }
 
-    /// Whether who wrote a message that goes to a home can be noted.
-    fn has_run(&mut self, home: u8, topic: Ref, author: Ref, len: u32) -> bool {
-        self.same_run(home, topic, author, len).is_some() || !self.links.peer(home).runs.is_full()
-    }
-
-    fn note_run(&mut self, home: u8, topic: Ref, author: Ref, len: u32) {
-        if let Some(last) = self.same_run(home, topic, author, len) {
-            last.bytes = last.bytes.saturating_add(len);
-            last.messages = last.messages.saturating_add(1);
-            return;
-        }
-        let generation = self.sessions.at(author).generation;
-        let run = OutRun { topic, author, generation, messages: 1, bytes: len };
-        if !self.links.peer_mut(home).runs.push(run) {
+    /// A run, or more of one, was written, when so many blocks were used `before`.
+    fn note_run(&mut self, home: u8, run: OutRun, before: u32) {
+        let taken = self.memory.blocks_used().saturating_sub(before);
+        self.links.out_blocks = self.links.out_blocks.saturating_add(taken);
+        self.stats.link_bytes.add(u64::from(run.bytes));
+        if let Some(last) = self.same_run(home, &run) {
+            last.bytes = last.bytes.saturating_add(run.bytes);
+            last.messages = last.messages.saturating_add(run.messages);
+        } else if !self.links.peer_mut(home).runs.push(run) {
             invariant_failed("a run that had a place has none");
         }
     }
@@ -381,43 +422,6 @@ impl<'s, P: Pool> Relay<'s, P> {
         }
     }
 
-    /// A topic was appended to: those of its feeds that are behind have something to say.
-    pub(super) fn list_feeds(&mut self, topic: Ref) {
-        if self.topics.at(topic).feeds == 0 {
-            return;
-        }
-        for other in self.others() {
-            let feed = self.links.feed_at(topic, other);
-            let Some(cursor) = self.links.feed(feed).cursor.some() else { continue };
-            if self.cursors.at(cursor).is_behind() {
-                self.links.list(other, feed);
-                self.count_lag(other, feed);
-            }
-        }
-    }
-
-    /// Counts how far a feed lags, into its shard's lag.
-    fn count_lag(&mut self, shard: u8, feed: Ref) {
-        let topic = self.links.topic_of(feed);
-        let lag = match self.links.feed(feed).cursor.some() {
-            Some(cursor) if self.cursors.at(cursor).is_behind() => {
-                self.topics.at(topic).log.head.saturating_sub(self.cursors.at(cursor).pos)
-            }
-            Some(_) | None => 0,
-        };
-        let before = core::mem::replace(&mut self.links.feed_mut(feed).lag, lag);
-        let peer = self.links.peer_mut(shard);
-        peer.lag = peer.lag.saturating_add(lag).saturating_sub(before);
-        let pool = self.limits.pool_bytes();
-        let lags = self.links.peers.iter().map(|peer| peer.lag);
-        let (most, all) =
-            lags.fold((0_u64, 0_u64), |(most, all), lag| (most.max(lag), all.saturating_add(lag)));
-        let full = most > pool / 8 || all > pool / 4;
-        // Who waited for that may be gone on with.
-        self.links.eased |= self.links.full && !full;
-        self.links.full = full;
-    }
-
     /// Whether there is something for a ring. Asked after each turn.
     #[must_use]
     pub fn link_has(&self, to: u8, ring: Ring) -> bool {
@@ -425,7 +429,8 @@ impl<'s, P: Pool> Relay<'s, P> {
         match ring {
             Ring::Publish => peer.control_first.is_some() || !peer.runs.is_empty(),
             Ring::Log => {
-                let notes = (peer.lost | peer.ping | peer.pong) != 0 || !peer.bans.is_empty();
+                let notes = (peer.lost | peer.ping | peer.pong) != 0;
+                let notes = notes || !peer.bans.is_empty() || !peer.answers.is_empty();
                 notes || peer.feeds_first.is_some()
             }
         }
@@ -511,48 +516,15 @@ impl<'s, P: Pool> Relay<'s, P> {
         self.stats.links_dead.bump();
         self.tell(Event::LinkDead { shard });
         for topic in (0..self.topics.touched()).map(Ref::of) {
-            self.drop_feed(topic, shard);
+            for shape in [Shape::Lines, Shape::Frames] {
+                self.drop_feed(topic, shard, shape);
+            }
         }
         while self.links.unlist(shard).is_some() {}
         let peer = self.links.peer_mut(shard);
         peer.dead = 1;
         peer.lost = 1;
         self.links.eased = true;
-    }
-
-    pub(super) fn drop_feed(&mut self, topic: Ref, shard: u8) {
-        let at = self.links.feed_at(topic, shard);
-        let Some(cursor) = core::mem::take(&mut self.links.feed_mut(at).cursor).some() else {
-            return;
-        };
-        let item = self.topics.at_mut(topic);
-        cursor::leave(&mut self.cursors, &mut self.memory, &mut item.waiting, cursor);
-        self.cursors.give(cursor);
-        item.cursors = item.cursors.saturating_sub(1);
-        item.feeds = item.feeds.saturating_sub(1);
-        item.log.trim(&mut self.memory);
-        self.links.feed_mut(at).start = 0;
-        self.count_lag(shard, at);
-    }
-
-    /// Another shard has readers of a topic of ours: from here on it is sent what is appended.
-    pub(super) fn make_feed(&mut self, topic: Ref, shard: u8, epoch: u32) {
-        self.drop_feed(topic, shard);
-        let Some(cursor) = self.cursors.take() else {
-            invariant_failed("fewer cursors than feeds");
-        };
-        let session = self.links.peer(shard).session;
-        let item = self.topics.at_mut(topic);
-        item.cursors = item.cursors.saturating_add(1);
-        item.feeds = item.feeds.saturating_add(1);
-        let number = item.log.messages;
-        *self.cursors.at_mut(cursor) = Cursor::new(session, item.log.head);
-        cursor::wait(&mut self.cursors, &mut item.waiting, cursor);
-        let at = self.links.feed_at(topic, shard);
-        let Feed { next, listed, .. } = *self.links.feed(at);
-        let feed = Feed { cursor, next, listed, start: 1, epoch, number, lag: 0 };
-        *self.links.feed_mut(at) = feed;
-        self.links.list(shard, at);
     }
 
     /// The next record of a publish ring; 0: there is none, or no room for it.
@@ -574,16 +546,18 @@ impl<'s, P: Pool> Relay<'s, P> {
         let given = before.saturating_sub(self.memory.blocks_used());
         self.links.out_blocks = self.links.out_blocks.saturating_sub(given);
         self.links.peer_mut(to).out = out;
-        let far = self.links.far_mut(run.topic);
-        far.emitted = far.emitted.saturating_add(u64::from(run.messages));
+        if run.kind == kind::LINES {
+            let far = self.links.far_mut(run.topic);
+            far.emitted = far.emitted.saturating_add(u64::from(run.messages));
+        }
         Header {
-            kind: kind::LINES,
+            kind: run.kind,
             topic: run.topic.index(),
             author: run.author.0,
             messages: run.messages,
             len: run.bytes,
             epoch: run.generation,
-            ..Header::default()
+            number: run.number,
         }
         .write(head);
         HEADER.saturating_add(run.bytes as usize)
@@ -634,6 +608,15 @@ impl<'s, P: Pool> Relay<'s, P> {
             let _ = peer.bans.pop();
             return HEADER.saturating_add(len as usize);
         }
+        if let Some(answer) = peer.answers.front() {
+            let Some(rest) = rest.get_mut(..8) else { return 0 };
+            crate::storage::copy(rest, &answer.offset.to_le_bytes());
+            let Answer { kind, asker: author, generation: epoch, topic, .. } = *answer;
+            let (number, messages) = (answer.about, answer.readers);
+            Header { kind, topic, author, messages, len: 8, epoch, number }.write(head);
+            let _ = peer.answers.pop();
+            return HEADER.saturating_add(8);
+        }
         while let Some(feed) = self.links.peer(to).feeds_first.some() {
             let (len, more) = self.serve(to, feed, room);
             if more && len == 0 {
@@ -650,126 +633,4 @@ impl<'s, P: Pool> Relay<'s, P> {
         }
         0
     }
-
-    /// What a feed has to say, as far as there is room and it is its turn; and whether that was
-    /// not all.
-    fn serve(&mut self, to: u8, at: Ref, room: &mut [u8]) -> (usize, bool) {
-        let topic = self.links.topic_of(at);
-        let feed = *self.links.feed(at);
-        let mut done = 0_usize;
-        let Some(cursor) = feed.cursor.some() else { return (0, false) };
-        if feed.start != 0 {
-            let Some((head, _)) = room.split_at_mut_checked(HEADER) else { return (0, true) };
-            let (topic, epoch, number) = (topic.index(), feed.epoch, feed.number);
-            Header { kind: kind::START, topic, epoch, number, ..Header::default() }.write(head);
-            self.links.feed_mut(at).start = 0;
-            done = HEADER;
-        }
-        let mut more = false;
-        while self.cursors.at(cursor).is_behind() {
-            let rest = room.get_mut(done..).unwrap_or_default();
-            let len = if done < FEED_BYTES { self.feed_run(to, at, cursor, rest) } else { 0 };
-            more = len == 0;
-            if more {
-                break;
-            }
-            done = done.saturating_add(len);
-        }
-        self.count_lag(to, at);
-        (done, more)
-    }
-
-    /// One record: messages of one author, whole ones. 0: no room.
-    fn feed_run(&mut self, to: u8, at: Ref, cursor: Ref, room: &mut [u8]) -> usize {
-        let topic = self.links.topic_of(at);
-        let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
-        let most = rest.len().min(self.limits.line.envelope_bytes_max as usize);
-        let rest = rest.get_mut(..most).unwrap_or_default();
-        let log = &self.topics.at(topic).log;
-        let Cursor { link, pos, .. } = *self.cursors.at(cursor);
-        let (len, author) = copy_run(&self.memory, log, link, pos, rest);
-        let copied = rest.get(..len).unwrap_or_default();
-        let len = memchr::memrchr(b'\n', copied).map_or(0, |end| end.saturating_add(1));
-        if len == 0 {
-            return 0;
-        }
-        let whole = copied.get(..len).unwrap_or_default();
-        let messages = memchr::memchr_iter(b'\n', whole).count();
-        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-        let len_u32 = u32::try_from(len).unwrap_or(u32::MAX);
-        let own = !cfg!(wardline_mutant = "author_not_translated");
-        let author = if own { session_at(author, to) } else { author.0 & 0x00FF_FFFF };
-        let number = self.links.feed(at).number;
-        Header {
-            kind: kind::LOG,
-            topic: topic.index(),
-            author,
-            messages,
-            len: len_u32,
-            epoch: 0,
-            number,
-        }
-        .write(head);
-        self.links.feed_mut(at).number = number.saturating_add(u64::from(messages));
-        self.move_feed(topic, cursor, len_u32);
-        self.stats.link_bytes.add(len as u64);
-        HEADER.saturating_add(len)
-    }
-
-    /// Moves the cursor of a feed `len` bytes on; at the head it waits.
-    fn move_feed(&mut self, topic: Ref, cursor: Ref, len: u32) {
-        let item = self.topics.at_mut(topic);
-        let Cursor { mut link, pos, .. } = *self.cursors.at(cursor);
-        let pos = pos.saturating_add(u64::from(len));
-        if pos >= item.log.head {
-            cursor::leave(&mut self.cursors, &mut self.memory, &mut item.waiting, cursor);
-            cursor::wait(&mut self.cursors, &mut item.waiting, cursor);
-        } else {
-            while pos >= end_of(&self.memory, link) {
-                link = self.memory.at(link).next;
-            }
-            self.cursors.at_mut(cursor).pos = pos;
-            cursor::relink(&mut self.cursors, &mut self.memory, cursor, link);
-        }
-        item.log.trim(&mut self.memory);
-    }
-}
-
-fn end_of<P: Pool>(memory: &Memory<'_, P>, link: Ref) -> u64 {
-    let link = memory.at(link);
-    link.base.saturating_add(u64::from(link.used))
-}
-
-/// Copies what one author wrote from `pos` on, over links, as far as `room` goes. Gives how many
-/// bytes, and the author.
-fn copy_run<P: Pool>(
-    memory: &Memory<'_, P>,
-    log: &Log,
-    mut link: Ref,
-    mut pos: u64,
-    room: &mut [u8],
-) -> (usize, Ref) {
-    let mut done = 0_usize;
-    let mut author = Ref::NONE;
-    while let Some(rest) = room.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        let item = memory.at(link);
-        let offset = u32::try_from(pos.saturating_sub(item.base)).unwrap_or(u32::MAX);
-        if offset >= item.used {
-            if link == log.newest {
-                break;
-            }
-            link = item.next;
-            continue;
-        }
-        let (end, of) = run(memory, link, run_after(memory, link, offset));
-        if done > 0 && of != author {
-            break;
-        }
-        author = of;
-        let bytes = memory.bytes(link, offset, end.saturating_sub(offset));
-        let len = crate::storage::copy(rest, bytes);
-        done = done.saturating_add(len);
-        pos = pos.saturating_add(len as u64);
-    }
-    (done, author)
 }

@@ -12,22 +12,23 @@ use super::input::CHARGE_MIN;
 use crate::event::{Event, Reason};
 use crate::fault::{PeerFault, invariant_failed};
 use crate::id::{Ref, TopicId};
-use crate::link::{HEADER, Header, LinkTaken, Replica, Ring, foreign, kind};
+use crate::link::{HEADER, Header, LinkTaken, Replica, Ring, Shape, foreign, kind};
 use crate::log::NoRoom;
 use crate::prefix::Prefix;
 use crate::session::{Farewell, Flags, Phase};
 use crate::storage::Pool;
 use crate::time::Instant;
+use crate::topic::Mirror;
 
 /// The author of what none of this shard's connections wrote.
-const NOBODY: Ref = Ref(u32::MAX);
+pub(super) const NOBODY: Ref = Ref(u32::MAX);
 /// Turns that a record waits for room, where nobody is left to give way: an engine may hear of its
 /// sends a turn later.
 const ROOM_TURNS: u64 = 3;
 
 /// Why a record is not taken now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Later {
+pub(super) enum Later {
     /// The turn is full, or somebody gave way: the next turn comes at once.
     Again,
     /// Something must be freed, or go out, first.
@@ -47,7 +48,7 @@ impl<P: Pool> Relay<'_, P> {
         while let Some(rest) = bytes.get(done..)
             && let Some(header) = Header::read(rest)
         {
-            if header.len > self.limits.line.envelope_bytes_max {
+            if header.len > self.limits.link_content_max() {
                 invariant_failed("a record over the limit");
             }
             let end = HEADER.saturating_add(header.len as usize);
@@ -70,7 +71,7 @@ impl<P: Pool> Relay<'_, P> {
         LinkTaken { bytes: done, again: false }
     }
 
-    fn topic_of(&self, header: &Header, home: Option<u8>) -> Ref {
+    pub(super) fn topic_of(&self, header: &Header, home: Option<u8>) -> Ref {
         let topic = Ref::of(header.topic);
         if header.topic >= self.topics.touched() || self.topics.at(topic).home() != home {
             invariant_failed("a record of a topic that is not there, or not at home");
@@ -83,12 +84,15 @@ impl<P: Pool> Relay<'_, P> {
             kind::LINES => self.take_messages(from, header, content)?,
             kind::SUBSCRIBE => {
                 let topic = self.topic_of(header, None);
-                self.make_feed(topic, from, header.epoch);
+                self.make_feed(topic, from, Shape::Lines, header.epoch);
             }
             kind::UNSUBSCRIBE => {
                 let topic = self.topic_of(header, None);
-                self.drop_feed(topic, from);
+                self.drop_feed(topic, from, Shape::Lines);
             }
+            kind::OPEN => self.take_open(from, header, content)?,
+            kind::SHUT => self.take_shut(from, header),
+            kind::SAID => self.take_said(from, header, content)?,
             _ => invariant_failed("a record of no kind, in a publish ring"),
         }
         Ok(())
@@ -123,6 +127,9 @@ impl<P: Pool> Relay<'_, P> {
                 self.stats.bans_from_shards.bump();
                 self.quarantine.adopt(self.now, key, strikes, header.messages);
             }
+            kind::BEGIN => self.take_begin(header, content)?,
+            kind::FRAMES => self.take_frames(header, content)?,
+            kind::REFUSED | kind::VERDICT => self.take_answer(header, content),
             kind::LOST => self.lost(from),
             kind::PING => self.links.peer_mut(from).pong = 1,
             kind::PONG => {}
@@ -132,7 +139,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Begins to take in for a topic; gives whether its turn has room.
-    fn enter_topic(&mut self, topic: Ref) -> bool {
+    pub(super) fn enter_topic(&mut self, topic: Ref) -> bool {
         let turn = self.turn;
         let most = self.limits.topic_turn_bytes;
         let item = self.topics.at_mut(topic);
@@ -142,7 +149,7 @@ impl<P: Pool> Relay<'_, P> {
         item.taken < most
     }
 
-    fn charge_topic(&mut self, topic: Ref, header: &Header) {
+    pub(super) fn charge_topic(&mut self, topic: Ref, header: &Header) {
         let item = self.topics.at_mut(topic);
         let least = header.messages.saturating_mul(CHARGE_MIN);
         item.taken = item.taken.saturating_add(header.len.max(least));
@@ -259,7 +266,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// The shard that gives a topic its order.
-    fn home_shard(&self, topic: Ref) -> u8 {
+    pub(super) fn home_shard(&self, topic: Ref) -> u8 {
         self.topics.at(topic).home().unwrap_or(self.links.shard)
     }
 
@@ -291,9 +298,18 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
-    /// No room for what a log ring brings, and it is not to wait. Gives whether the record is done
-    /// with: there was nobody left to give way but the readers of its topic.
+    /// No room for what a log ring brings, and it is not to wait: once there was nobody left to
+    /// give way but the readers of its topic, the record is done with.
     fn make_room(&mut self, topic: Ref, messages: u32) -> Result<(), Later> {
+        self.others_give_way(topic)?;
+        self.abandon(topic);
+        self.pass_over(topic, messages);
+        Ok(())
+    }
+
+    /// There is no room for what a log ring brings for a topic: who does not read gives way. Comes
+    /// to its end where nobody is left but the readers of that topic.
+    pub(super) fn others_give_way(&mut self, topic: Ref) -> Result<(), Later> {
         match self.evict_a_laggard() {
             Some(true) => return Err(Later::Again),
             // Somebody gives way already, once a send has ended that was cancelled.
@@ -314,8 +330,6 @@ impl<P: Pool> Relay<'_, P> {
             return Err(Later::Again);
         }
         self.links.peer_mut(home).pressed = 0;
-        self.abandon(topic);
-        self.pass_over(topic, messages);
         Ok(())
     }
 
@@ -324,7 +338,8 @@ impl<P: Pool> Relay<'_, P> {
     fn evict_a_laggard(&mut self) -> Option<bool> {
         let mut victim = None;
         for topic in (0..self.topics.touched()).map(Ref::of) {
-            for slot in self.slowest(topic).iter().copied() {
+            let natives = self.standing_in(self.topics.at(topic).frames.oldest);
+            for slot in self.slowest(topic).iter().chain(&natives).copied() {
                 let session = self.sessions.at(slot);
                 let ends = session.flags.has(Flags::JUMP) || session.phase() == Phase::Closing;
                 if ends {
@@ -343,7 +358,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Ends a reader that cannot have what it is owed.
-    fn let_go(&mut self, slot: Ref) {
+    pub(super) fn let_go(&mut self, slot: Ref) {
         let reason = Reason::Fault(PeerFault::Evicted);
         let session = self.sessions.at(slot);
         match session.phase() {
@@ -379,6 +394,9 @@ impl<P: Pool> Relay<'_, P> {
         for topic in (0..self.topics.touched()).map(Ref::of) {
             if self.topics.at(topic).home() != Some(home) {
                 continue;
+            }
+            if self.topics.at(topic).mirror() == Mirror::Live {
+                self.lose_mirror(topic);
             }
             if self.links.far(topic).replica() == Replica::No {
                 continue;

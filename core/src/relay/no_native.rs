@@ -7,10 +7,11 @@ use crate::fault::invariant_failed;
 use crate::id::{Dialects, Ref};
 use crate::line::Envelope;
 use crate::link::Header;
-use crate::log::NoRoom;
+use crate::log::{Log, NoRoom};
 use crate::relay::input::Stop;
+use crate::relay::link_in::Later;
 use crate::session::{Farewell, Flight};
-use crate::storage::Pool;
+use crate::storage::{Memory, Pool};
 use crate::time::Instant;
 
 /// There are none.
@@ -30,6 +31,16 @@ impl Natives<'_> {
 /// No bytes are.
 pub(super) const fn is_hello(_: &[u8]) -> bool {
     false
+}
+
+/// Nobody asks for any.
+pub(super) fn whole_frames(_: &[u8]) -> (usize, u32) {
+    nobody()
+}
+
+/// The same.
+pub(super) fn oldest_frame<P: Pool>(_: &Memory<'_, P>, _: &Log) -> (Option<(Ref, u64)>, u64) {
+    nobody()
 }
 
 fn nobody() -> ! {
@@ -130,6 +141,42 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     pub(super) fn sent_native(&mut self, _: Ref, _: u32) {
+        nobody()
+    }
+
+    pub(super) fn trim_frames(&mut self, _: Ref) {
+        nobody()
+    }
+
+    pub(super) fn begin_replica(&self, _: Ref, _: u64, _: &mut [u8]) -> usize {
+        nobody()
+    }
+
+    pub(super) fn take_open(&mut self, _: u8, _: &Header, _: &[u8]) -> Result<(), Later> {
+        nobody()
+    }
+
+    pub(super) fn take_shut(&mut self, _: u8, _: &Header) {
+        nobody()
+    }
+
+    pub(super) fn take_said(&mut self, _: u8, _: &Header, _: &[u8]) -> Result<(), Later> {
+        nobody()
+    }
+
+    pub(super) fn take_begin(&mut self, _: &Header, _: &[u8]) -> Result<(), Later> {
+        nobody()
+    }
+
+    pub(super) fn take_frames(&mut self, _: &Header, _: &[u8]) -> Result<(), Later> {
+        nobody()
+    }
+
+    pub(super) fn take_answer(&mut self, _: &Header, _: &[u8]) {
+        nobody()
+    }
+
+    pub(super) fn lose_mirror(&mut self, _: Ref) {
         nobody()
     }
 

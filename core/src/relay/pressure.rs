@@ -135,7 +135,7 @@ impl<P: Pool> Relay<'_, P> {
 
     /// Some of the readers that stand in a link. Other shards are not among them: they do not gap,
     /// and are bounded otherwise.
-    fn standing_in(&self, link: Ref) -> heapless::Vec<Ref, LOOKED_AT> {
+    pub(super) fn standing_in(&self, link: Ref) -> heapless::Vec<Ref, LOOKED_AT> {
         let mut found = heapless::Vec::new();
         let mut next = link.some().map_or(Ref::NONE, |link| self.memory.at(link).cursors);
         for _ in 0..LOOKED_AT.saturating_add(PASSED_OVER) {

@@ -1,4 +1,4 @@
-//! Shards of a relay that speaks the native dialect, too: the first is home to everything of it.
+//! Shards of a relay that speaks the native dialect, too: the first is home to all topics.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,8 +9,8 @@ use wardline_core::native::{
     ServerControl, SigningKey, Start, digest, flags,
 };
 use wardline_core::{
-    Access, Ban, ConfigError, ConnId, Digest, Entry, EntryBucket, HalfOpen, Homes, Limits,
-    NameBucket, Native, NativeSlots, RESERVE, Right, Ring, TopicId,
+    Access, Ban, ConnId, Digest, Entry, EntryBucket, HalfOpen, Homes, Limits, NameBucket, Native,
+    NativeSlots, RESERVE, Right, Ring, TopicId,
 };
 
 use super::lines::{is_refused, strike};
@@ -59,26 +59,29 @@ struct Both {
 impl Both {
     fn new(limits: Limits) -> Self {
         let [mut home, mut far] = [0, 1].map(|nth| one_of(nth, 2, limits, Homes::First));
-        let refused = far.speak_native(slots(&limits), [9; 32], 1_700_000_000_000);
-        assert_eq!(refused, Err(ConfigError::NativeShards));
-        home.speak_native(slots(&limits), [9; 32], 1_700_000_000_000).expect("the home may");
+        for (relay, seed) in [(&mut home, 9), (&mut far, 10)] {
+            relay.speak_native(slots(&limits), [seed; 32], 1_700_000_000_000).expect("it may");
+        }
         let [topic, same] = [&mut home, &mut far].map(|relay| relay.listen("main").expect("one"));
         assert_eq!(topic, same, "topics have the same numbers everywhere");
-        assert!(far.listen_native().is_err());
         let native = home.listen_native().expect("a native door");
+        assert_eq!(far.listen_native(), Ok(native));
         Self { home, far, topic, native, sent: Default::default() }
     }
 
+    fn relay(&mut self, shard: usize) -> &mut Shard {
+        if shard == 0 { &mut self.home } else { &mut self.far }
+    }
+
     fn line(&mut self, shard: usize) -> ConnId {
-        let (relay, topic) = ([&mut self.home, &mut self.far], self.topic);
-        let conn = accept(relay.into_iter().nth(shard).expect("two"), topic, HERE);
+        let topic = self.topic;
+        let conn = accept(self.relay(shard), topic, HERE);
         self.settle();
         conn
     }
 
     fn say(&mut self, shard: usize, conn: ConnId, line: &[u8]) {
-        let relay = if shard == 0 { &mut self.home } else { &mut self.far };
-        relay.handle_input(NOW, conn, &[line, b"\n"].concat());
+        self.relay(shard).handle_input(NOW, conn, &[line, b"\n"].concat());
     }
 
     /// Does what there is to be done, rings and all.
@@ -114,8 +117,9 @@ impl Both {
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 
-/// A native client, at the home.
+/// A native client.
 struct Client {
+    shard: usize,
     conn: ConnId,
     records: Records,
     topic: u32,
@@ -125,8 +129,14 @@ struct Client {
 }
 
 impl Client {
+    /// One at the home.
     fn new(both: &mut Both, seed: u8) -> Self {
-        let conn = accept(&mut both.home, both.native, HERE);
+        Self::at(both, 0, seed)
+    }
+
+    fn at(both: &mut Both, shard: usize, seed: u8) -> Self {
+        let native = both.native;
+        let conn = accept(both.relay(shard), native, HERE);
         let key = SigningKey::from_seed(&[seed; 32]);
         let attempt = Attempt {
             key: &key,
@@ -138,9 +148,9 @@ impl Client {
             n_c: [seed; 16],
         };
         let (hello, wait) = attempt.hello();
-        both.home.handle_input(NOW, conn, hello.as_bytes());
+        both.relay(shard).handle_input(NOW, conn, hello.as_bytes());
         both.settle();
-        let challenge = both.sent[0].remove(&conn).expect("an answer");
+        let challenge = both.sent[shard].remove(&conn).expect("an answer");
         let Ok(Answered::Challenged(challenged)) = wait.answer(&challenge, NOW) else {
             panic!("not challenged")
         };
@@ -148,27 +158,36 @@ impl Client {
             panic!("too hard")
         };
         let (auth, wait) = challenged.auth(solution, 1, 1).expect("a good server");
-        both.home.handle_input(NOW, conn, auth.as_bytes());
+        both.relay(shard).handle_input(NOW, conn, auth.as_bytes());
         both.settle();
-        let mut bytes = both.sent[0].remove(&conn).expect("an answer");
+        let mut bytes = both.sent[shard].remove(&conn).expect("an answer");
         let rest = bytes.split_off(112);
         let connected = wait.accept(&bytes, NOW).expect("accepted");
-        both.sent[0].insert(conn, rest);
+        both.sent[shard].insert(conn, rest);
         let (records, topic, mid) = (connected.records(), 0, 1);
-        Self { conn, records, topic, mid, frames: Vec::new(), values: Vec::new() }
+        Self { shard, conn, records, topic, mid, frames: Vec::new(), values: Vec::new() }
     }
 
     fn ask(&mut self, both: &mut Both, value: &ClientControl<'_>) {
         let value = value.encode().expect("a value");
         let header = self.records.sending.control(value.as_bytes()).expect("open");
-        both.home.handle_input(NOW, self.conn, &[&header[..], value.as_bytes()].concat());
+        both.relay(self.shard).handle_input(
+            NOW,
+            self.conn,
+            &[&header[..], value.as_bytes()].concat(),
+        );
         both.settle();
         self.hear(both);
     }
 
     /// Reads the topic that listeners of lines are bound to.
     fn subscribe(&mut self, both: &mut Both, echo: bool, from: Start) {
-        let value = ClientControl::Subscribe { ask: 1, name: "main", from, echo, presence: false };
+        self.read(both, "main", echo, from);
+    }
+
+    fn read(&mut self, both: &mut Both, name: &str, echo: bool, from: Start) {
+        self.topic = 0;
+        let value = ClientControl::Subscribe { ask: 1, name, from, echo, presence: false };
         self.ask(both, &value);
         assert_ne!(self.topic, 0, "subscribed");
     }
@@ -186,11 +205,11 @@ impl Client {
         assert!(writer.put(&header, payload));
         let len = u32::try_from(body.len()).expect("short");
         let record = self.records.sending.frames(len, &digest(&body)).expect("open");
-        both.home.handle_input(NOW, self.conn, &[&record[..], &body].concat());
+        both.relay(self.shard).handle_input(NOW, self.conn, &[&record[..], &body].concat());
     }
 
     fn hear(&mut self, both: &mut Both) {
-        let bytes = both.sent[0].remove(&self.conn).unwrap_or_default();
+        let bytes = both.sent[self.shard].remove(&self.conn).unwrap_or_default();
         let mut rest = &bytes[..];
         while let Next::Record(record, len) = self.records.next(NOW, rest).expect("a record") {
             match record {
@@ -205,6 +224,7 @@ impl Client {
                     let frames = frames.into_iter();
                     self.frames.extend(frames.map(|it| (it.header, it.payload.to_vec())));
                 }
+                Record::Pong => self.values.push("pong".to_owned()),
                 other => panic!("{other:?}"),
             }
             rest = &rest[len..];
@@ -226,6 +246,11 @@ fn readers_of_both_dialects_on_both_shards_see_one_order() {
     let (mut witness, mut speaker) = (Client::new(&mut both, 1), Client::new(&mut both, 2));
     witness.subscribe(&mut both, true, Start::Now);
     speaker.subscribe(&mut both, false, Start::Now);
+    let mut far_speaker = Client::at(&mut both, 1, 3);
+    let mut far_reader = Client::at(&mut both, 1, 4);
+    far_speaker.subscribe(&mut both, false, Start::Now);
+    far_reader.subscribe(&mut both, false, Start::Now);
+    assert_eq!(speaker.topic, far_reader.topic, "a topic's number is the same everywhere");
     let (near, far) = (both.line(0), both.line(1));
     let (near_witness, far_witness) = (both.line(0), both.line(1));
     let odd = "\u{1}\u{8}\t\u{b}\u{c}\r \"\\u0041\\\" é😀 \u{7f}";
@@ -233,8 +258,9 @@ fn readers_of_both_dialects_on_both_shards_see_one_order() {
     let mut all = Vec::new();
     for n in 0..60 {
         // Some at a time, so that they come between each other.
-        let words = ["native", "near", "far", "far again"].map(|who| said(who, n));
+        let words = ["native", "near", "far", "far again", "away"].map(|who| said(who, n));
         speaker.say(&mut both, &words[0], 0);
+        far_speaker.say(&mut both, &words[4], 0);
         both.say(0, near, &words[1]);
         both.say(1, far, &words[2]);
         both.say(1, far, &words[3]);
@@ -260,6 +286,89 @@ fn readers_of_both_dialects_on_both_shards_see_one_order() {
     }
     speaker.hear(&mut both);
     assert_eq!(speaker.heard(), but("native"));
+    for (client, own) in [(&mut far_speaker, "away"), (&mut far_reader, "-")] {
+        client.hear(&mut both);
+        assert_eq!(client.heard(), but(own), "{own} on 1");
+    }
+}
+
+#[test]
+fn a_topic_made_by_a_native_client_is_the_same_on_all_shards() {
+    let mut limits = limits();
+    limits.topics = 6;
+    let mut both = Both::new(limits);
+    let (mut near, mut far) = (Client::new(&mut both, 1), Client::at(&mut both, 1, 2));
+    // Home has topics that the other has not.
+    for name in ["a", "b", "c"] {
+        near.read(&mut both, name, true, Start::Now);
+        near.say(&mut both, name.as_bytes(), 0);
+    }
+    far.read(&mut both, "c", true, Start::Last(1));
+    assert_eq!((near.topic, far.heard()), (far.topic, vec![b"c".to_vec()]));
+    far.say(&mut both, b"d", 0);
+    both.settle();
+    near.hear(&mut both);
+    far.hear(&mut both);
+    assert_eq!(near.heard(), [&b"a"[..], b"b", b"c", b"d"]);
+    assert_eq!(far.heard(), [b"d"]);
+    // The first one to ask for it is not at home.
+    far.read(&mut both, "e", true, Start::Now);
+    far.say(&mut both, b"e", 0);
+    both.settle();
+    near.read(&mut both, "e", true, Start::Last(9));
+    assert_eq!((near.topic, near.heard()), (far.topic, vec![b"e".to_vec()]));
+    // There is no place for more.
+    far.topic = 0;
+    far.values.clear();
+    let value = ClientControl::Open { ask: 7, name: "f" };
+    far.ask(&mut both, &value);
+    assert!(far.values[0].starts_with("Refused { ask: 7"), "{:?}", far.values);
+}
+
+#[test]
+fn a_subscription_begins_anywhere_on_any_shard() {
+    let mut both = Both::new(limits());
+    let mut near = Client::new(&mut both, 1);
+    near.subscribe(&mut both, true, Start::Now);
+    for n in 0..200 {
+        near.say(&mut both, format!("{n}").as_bytes(), 0);
+    }
+    both.settle();
+    let mut far = Client::at(&mut both, 1, 2);
+    far.subscribe(&mut both, true, Start::Last(3));
+    assert_eq!(far.heard(), [&b"197"[..], b"198", b"199"]);
+    let told: Vec<&String> =
+        far.values.iter().filter(|value| value.starts_with("Subscribed")).collect();
+    assert!(told[0].contains("next: 200, oldest: 0"), "{told:?}");
+    let epoch = told[0].split("epoch: ").nth(1).and_then(|rest| rest.split(',').next());
+    let epoch = epoch.and_then(|epoch| epoch.parse().ok()).expect("an epoch");
+    let mut later = Client::at(&mut both, 1, 3);
+    later.subscribe(&mut both, true, Start::Offset { epoch, offset: 198 });
+    assert_eq!(later.heard(), [b"198", b"199"]);
+    let mut now = Client::at(&mut both, 1, 4);
+    now.subscribe(&mut both, true, Start::Now);
+    assert!(now.heard().is_empty());
+}
+
+#[test]
+fn a_pong_of_another_shard_follows_all_that_came_before() {
+    let mut both = Both::new(limits());
+    let mut far = Client::at(&mut both, 1, 2);
+    far.hear(&mut both);
+    // A question that waits, and more behind it.
+    let value = ClientControl::Open { ask: 1, name: "main" };
+    let value = value.encode().expect("a value");
+    let header = far.records.sending.control(value.as_bytes()).expect("open");
+    let ping = far.records.ping([7; 8]).expect("open");
+    let (conn, bytes) = (far.conn, [&header[..], value.as_bytes(), &ping].concat());
+    both.far.handle_input(NOW, conn, &bytes);
+    settle_into(&mut both.far, &[], &mut both.sent[1]);
+    assert_eq!(both.sent[1].remove(&conn), None, "nothing is answered yet");
+    both.settle();
+    far.values.clear();
+    far.hear(&mut both);
+    assert_eq!(far.values.len(), 2, "{:?}", far.values);
+    assert!(far.values[0].starts_with("Opened") && far.values[1] == "pong");
 }
 
 #[test]
@@ -344,16 +453,18 @@ fn who_publishes_natively_waits_while_other_shards_lag_and_is_gone_on_with() {
 
 #[test]
 fn a_verdict_counts_another_shard_as_one_reader() {
-    let mut both = Both::new(limits());
-    let mut speaker = Client::new(&mut both, 1);
-    speaker.subscribe(&mut both, false, Start::Now);
-    let (_near, _far, _farther) = (both.line(0), both.line(1), both.line(1));
-    speaker.values.clear();
-    speaker.say(&mut both, b"how many?", flags::VERDICT);
-    both.settle();
-    speaker.hear(&mut both);
-    let told = ServerControl::Verdict { mid: 1, offset: 0, readers: 2 };
-    assert_eq!(speaker.values, [format!("{told:?}")]);
+    for shard in [0, 1] {
+        let mut both = Both::new(limits());
+        let mut speaker = Client::at(&mut both, shard, 1);
+        speaker.subscribe(&mut both, false, Start::Now);
+        let (_near, _far, _farther) = (both.line(0), both.line(1), both.line(1));
+        speaker.values.clear();
+        speaker.say(&mut both, b"how many?", flags::VERDICT);
+        both.settle();
+        speaker.hear(&mut both);
+        let told = ServerControl::Verdict { mid: 1, offset: 0, readers: 2 };
+        assert_eq!(speaker.values, [format!("{told:?}")], "on {shard}");
+    }
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub(crate) fn shard(nth: u8, shards: u8, limits: Limits, homes: Homes) -> Shard 
     let slots = Slots {
         sessions: lend::<Session>(sessions),
         // Some to spare are the subscriptions of native clients.
-        cursors: lend::<Cursor>(sessions + topics * usize::from(shards - 1) + SPARE),
+        cursors: lend::<Cursor>(sessions + topics * usize::from(shards - 1) * 2 + SPARE),
         prefixes: lend::<PrefixSlot>(sessions),
         prefix_buckets: lend::<PrefixBucket>(16),
         topics: lend::<Topic>(topics),
@@ -62,7 +62,7 @@ pub(crate) fn shard(nth: u8, shards: u8, limits: Limits, homes: Homes) -> Shard 
     let mut relay = Relay::new(limits, slots, pool, [7; 32], NOW).expect("limits that agree");
     let links = LinkSlots {
         peers: lend::<Peer>(shards.into()),
-        feeds: lend::<Feed>(topics * usize::from(shards)),
+        feeds: lend::<Feed>(topics * usize::from(shards) * 2),
         fars: lend::<Far>(topics),
     };
     relay.join(nth, links, homes).expect("slots for links");

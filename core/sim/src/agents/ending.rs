@@ -1,7 +1,7 @@
 //! How a run ends: faults stop, everything drains, a last message reaches everybody, and all leave.
 
-use wardline_core::Refusal;
 use wardline_core::native::{FrameKind, flags};
+use wardline_core::{Refusal, Relay};
 
 use super::net::{Conn, Owner};
 use super::reader::Sub;
@@ -254,6 +254,7 @@ impl World<'_, '_> {
         for _ in 0..3 {
             self.side.now_ns += 90_000_000_000_000;
             self.drain();
+            while self.carry_all() {}
         }
         for relay in &self.relays {
             relay.check();
@@ -263,18 +264,19 @@ impl World<'_, '_> {
 
     /// Adds what only the counters tell.
     fn count(&mut self) {
-        let stats = *self.relays[0].stats();
         let states = &mut self.side.states;
-        for (state, counter) in [
-            (State::Held, stats.native_held),
-            (State::Evicted, stats.sessions_evicted),
-            (State::Expired, stats.sessions_expired),
-            (State::LogFull, stats.log_full),
-            (State::DigestShared, stats.digests_shared),
-            (State::BridgedLeftOut, stats.bridged_left_out),
-            (State::HalfEvicted, stats.half_open_evicted),
-        ] {
-            states.hits(state, counter.value());
+        for stats in self.relays.iter().map(Relay::stats) {
+            for (state, counter) in [
+                (State::Held, stats.native_held),
+                (State::Evicted, stats.sessions_evicted),
+                (State::Expired, stats.sessions_expired),
+                (State::LogFull, stats.log_full),
+                (State::DigestShared, stats.digests_shared),
+                (State::BridgedLeftOut, stats.bridged_left_out),
+                (State::HalfEvicted, stats.half_open_evicted),
+            ] {
+                states.hits(state, counter.value());
+            }
         }
     }
 }
@@ -431,7 +433,10 @@ impl Side<'_> {
             };
             let msg = msg.expect("somebody else's");
             let said = &self.truth.msgs[msg];
-            let own = said.txs.iter().any(|tx| tx.conn == *conn);
+            // Or said over a connection of before by the same session, if it took a while.
+            let handle = |conn: usize| self.links[conn].as_ref().map(|link| link.handle);
+            let own =
+                said.txs.iter().any(|tx| tx.conn == *conn || handle(tx.conn) == handle(*conn));
             let bridges = self.links[*conn]
                 .as_ref()
                 .is_some_and(|link| self.rights.bridges(&self.agents[link.agent].identity));

@@ -41,6 +41,7 @@ impl Lent {
         let sessions = (limits.connections + RESERVE) as usize;
         let sizes = Sizes {
             shards: plan.shards,
+            shapes: 2,
             more_cursors: plan.subs,
             bans: 8,
             wheel: 256,

@@ -10,7 +10,7 @@ use crate::rng::Rng;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) limits: Limits,
-    /// Relays: the first one has the native clients, and all have clients of lines.
+    /// Relays, with clients of both dialects; the first one is home to all topics.
     pub(crate) shards: usize,
     /// Native clients, clients of lines, and clients that mean no good.
     pub(crate) agents: usize,
@@ -71,7 +71,7 @@ impl Plan {
         // Now and then more than fit a page of answers.
         let many = if rng.one_in(12) { 20 } else { rng.pick(&[0, 3, 13]) };
         let agents = if many == 20 { 20 } else { 3 + rng.up_to(many) };
-        let shards = if rng.one_in(3) { rng.pick(&[2, 2, 3]) } else { 1 };
+        let shards = if rng.one_in(2) { rng.pick(&[2, 2, 3, 4]) } else { 1 };
         let texts = if shards > 1 { rng.pick(&[2, 4, 6]) } else { rng.pick(&[0, 1, 2, 4]) };
         let strict = rng.one_in(3);
         let known_wild = strict && rng.one_in(2);

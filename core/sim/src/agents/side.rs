@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use wardline_core::native::{Code, Identity};
-use wardline_core::{Access, ConnId, Instant, PeerFault, Reason, Refusal, Right, Stats};
+use wardline_core::{Access, ConnId, Instant, PeerFault, Reason, Refusal, Right, Stats, home_of};
 
 use super::agent::Agent;
 use super::link::Link;
@@ -71,6 +71,12 @@ pub(crate) struct Side<'b> {
 }
 
 impl Side<'_> {
+    /// The shard at which an agent's sessions are.
+    pub(crate) fn home_of(&self, agent: usize) -> usize {
+        let identity = &self.agents[agent].identity;
+        home_of(identity.as_bytes(), self.plan.shards as u8).into()
+    }
+
     pub(crate) fn now(&self) -> Instant {
         Instant::from_nanos(self.now_ns)
     }
@@ -202,12 +208,19 @@ impl Side<'_> {
     }
 
     /// The door refused somebody: whether it has a reason to.
-    pub(crate) fn turned_off(&mut self, refusal: Refusal, ip: IpAddr, native: bool) {
+    pub(crate) fn turned_off(
+        &mut self,
+        refusal: Refusal,
+        (shard, ip): (usize, IpAddr),
+        native: bool,
+    ) {
         self.refused = Some(refusal);
         if matches!(refusal, Refusal::Quarantined(_)) {
             assert!(self.plan.strict, "the quarantine of nobody");
-            let stranger =
-                |index: &&usize| self.conns[**index].addr.ip() == ip && self.is_new(**index);
+            let stranger = |index: &&usize| {
+                let conn = &self.conns[**index];
+                (conn.shard, conn.addr.ip()) == (shard, ip) && self.is_new(**index)
+            };
             let strangers = self.live.iter().filter(stranger).count() as u32;
             let most = self.plan.limits.native.half_open_per_prefix;
             assert!(!native || strangers >= most, "{ip} has {strangers} strangers of {most}");
@@ -230,7 +243,8 @@ impl Side<'_> {
         }
         let native = &self.plan.limits.native;
         let rate = native.handshakes_per_parent_second.min(native.handshakes_total_per_second);
-        let most = rate as usize * 3 + 1;
+        // Each shard counts for itself.
+        let most = (rate as usize * 3 + 1) * self.plan.shards;
         let began = self.challenges.len();
         assert!(!self.plan.strict || began <= most, "{began} handshakes in a second of {rate}");
     }

@@ -58,7 +58,7 @@ const OPS: [(Op, u32); 9] = [
 
 /// A relay in its world.
 pub(crate) struct World<'s, 'b> {
-    /// The shards of it; native clients are on the first.
+    /// The shards of it: a native client is at the home of its identity.
     pub(crate) relays: Vec<Relay<'s, &'s mut [u8]>>,
     pub(crate) rings: Rings,
     pub(crate) side: Side<'b>,
@@ -87,9 +87,8 @@ fn shards<'s>(
         if plan.shards > 1 {
             relay.join(shard as u8, links, Homes::First).expect("slots for its links");
         }
-        if shard == 0 {
-            relay.speak_native(native, seed, 1_700_000_000_000).expect("a native plan");
-        }
+        let seed = seed.map(|byte| byte.wrapping_add(shard as u8));
+        relay.speak_native(native, seed, 1_700_000_000_000).expect("a native plan");
         relay.trust_proxies(&PROXIES);
         let topics = NAMES[..doors].iter().map(|name| relay.listen(name).expect("a topic"));
         let topics: Vec<TopicId> = topics.collect();
@@ -264,7 +263,8 @@ impl<'s, 'b> World<'s, 'b> {
     pub(crate) fn open(&mut self, door: TopicId, owner: Owner) -> Option<usize> {
         let shard = match owner {
             Owner::Text(text) => self.side.texts[text].shard,
-            Owner::Agent(_) | Owner::Noise => 0,
+            Owner::Agent(agent) => self.side.home_of(agent),
+            Owner::Noise => self.side.rng.below(self.relays.len() as u64) as usize,
         };
         self.port = self.port.wrapping_add(1).max(1_024);
         let side = &mut self.side;
@@ -282,7 +282,7 @@ impl<'s, 'b> World<'s, 'b> {
         let id = match accepted {
             Ok(id) => id,
             Err(refusal) => {
-                side.turned_off(refusal, ip, door == self.native);
+                side.turned_off(refusal, (shard, ip), door == self.native);
                 return None;
             }
         };
@@ -372,7 +372,7 @@ impl<'s, 'b> World<'s, 'b> {
             return;
         }
         let name = side.texts[text].name;
-        let mixed = side.texts[text].shard == 0 && side.rng.one_in(3);
+        let mixed = side.rng.one_in(3);
         let door = if mixed { self.lines[name].mixed() } else { self.lines[name] };
         let Some(index) = self.open(door, Owner::Text(text)) else { return };
         if mixed {

@@ -7,6 +7,7 @@ use crate::id::Ref;
 use crate::native::{ClientControl, Code, Identity, ServerControl};
 use crate::quarantine::Offence;
 use crate::relay::Relay;
+use crate::relay::input::Stop;
 use crate::storage::Pool;
 
 /// Connections that one question about a topic looks at, and answers that it gives at most.
@@ -18,28 +19,31 @@ const WHO_ANSWERS: u32 = 16;
 const WHO_COST: u32 = 4 << 10;
 
 impl<P: Pool> Relay<'_, P> {
-    pub(super) fn take_control(&mut self, slot: Ref, value: &[u8]) {
-        self.stats.controls.bump();
+    /// What a connection asks. Where that has to wait for another shard, nothing of it was done.
+    pub(super) fn take_control(&mut self, slot: Ref, value: &[u8]) -> Result<(), Stop> {
         let value = match ClientControl::decode(value) {
             Ok(value) => value,
             Err(code) => {
                 // The record that held it was not acted upon.
                 self.natives.conn_mut(slot).verified = 1;
                 self.offend_identity(slot, Offence::Frame);
-                return self.fault(slot, code);
+                self.fault(slot, code);
+                return Ok(());
             }
         };
         match value {
             ClientControl::Subscribe { ask, name, from, echo, presence } => {
-                self.subscribe(slot, ask, name, from, (echo, presence));
+                self.subscribe(slot, ask, name, from, (echo, presence))?;
             }
             ClientControl::Unsubscribe { topic } => self.unsubscribe(slot, topic),
-            ClientControl::Open { ask, name } => self.open(slot, ask, name),
+            ClientControl::Open { ask, name } => self.open(slot, ask, name)?,
             ClientControl::Resolve { ask, identity } => self.resolve(slot, ask, &identity),
             ClientControl::Identify { ask, handle } => self.identify(slot, ask, handle),
             ClientControl::Who { ask, topic, after } => self.who(slot, ask, topic, after),
             ClientControl::Credit { peer, corr, bytes } => self.credit(slot, peer, corr, bytes),
         }
+        self.stats.controls.bump();
+        Ok(())
     }
 
     pub(super) fn refuse_ask(&mut self, slot: Ref, ask: u32, code: Code, retry_ms: u32) {

@@ -5,7 +5,7 @@
 
 use crate::id::Ref;
 use crate::log::Log;
-use crate::native::FRAME_HEADER_BYTES;
+use crate::native::{FRAME_HEADER_BYTES, Frame};
 use crate::storage::{Memory, Pool, Purpose, copy};
 use crate::time::Instant;
 
@@ -90,6 +90,25 @@ pub(super) fn oldest<P: Pool>(memory: &Memory<'_, P>, log: &Log) -> (Option<Plac
         link = if here == log.newest { Ref::NONE } else { item.next };
     }
     (None, log.messages)
+}
+
+/// How many bytes at the front of some are whole frames, and how many frames.
+pub(in crate::relay) fn whole_frames(bytes: &[u8]) -> (usize, u32) {
+    let (mut len, mut frames) = (0_usize, 0_u32);
+    while let Some(frame) = Frame::first(bytes.get(len..).unwrap_or_default()) {
+        len = len.saturating_add(frame.bytes.len());
+        frames = frames.saturating_add(1);
+    }
+    (len, frames)
+}
+
+/// The same as [`oldest`], as a link and a position.
+pub(in crate::relay) fn oldest_frame<P: Pool>(
+    memory: &Memory<'_, P>,
+    log: &Log,
+) -> (Option<(Ref, u64)>, u64) {
+    let (place, number) = oldest(memory, log);
+    (place.map(|Place { link, pos }| (link, pos)), number)
 }
 
 /// Where the frame of that number begins, which is at least the oldest and before the next one.

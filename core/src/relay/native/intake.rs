@@ -207,6 +207,19 @@ impl<P: Pool> Relay<'_, P> {
             conn.verified = conn.verified.saturating_sub(done);
             return Ok(len);
         }
+        if conn.control > 0 {
+            let len = usize::from(conn.control);
+            let Some(body) = bytes.get(..len) else { return Err(self.lacks(slot, 1)) };
+            match body.first_chunk().filter(|_| conn.pinged != 0) {
+                Some(_) if conn.due > 0 => return Err(Stop::Link),
+                Some(ping) => self.pong(slot, *ping),
+                None => self.take_control(slot, body)?,
+            }
+            let conn = self.natives.conn_mut(slot);
+            conn.control = 0;
+            conn.pinged = 0;
+            return Ok(len);
+        }
         match conn.records.next(self.now, bytes) {
             Ok(next) => self.take_next(slot, next),
             Err(fault) => {
@@ -242,15 +255,22 @@ impl<P: Pool> Relay<'_, P> {
             }
             Record::Ping(bytes) => {
                 self.charge_control(slot);
-                self.rekey_if_due(slot);
-                match self.natives.conn_mut(slot).records.pong(bytes) {
-                    Ok(record) => self.answer_native(slot, &record),
-                    Err(code) => self.fault(slot, code),
+                let conn = self.natives.conn_mut(slot);
+                if conn.due > 0 && !cfg!(wardline_mutant = "pong_overtakes") {
+                    conn.pinged = 1;
+                    conn.control = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+                    return Ok(RECORD_HEADER_BYTES);
                 }
+                self.pong(slot, bytes);
             }
             Record::Control(value) => {
                 self.charge_control(slot);
-                self.take_control(slot, value);
+                if self.take_control(slot, value).is_err() {
+                    // It stands at the front of the input until it can be answered.
+                    let conn = self.natives.conn_mut(slot);
+                    conn.control = u16::try_from(value.len()).unwrap_or(u16::MAX);
+                    return Ok(RECORD_HEADER_BYTES);
+                }
             }
             Record::Close(close) => {
                 self.stats.closes.bump();
@@ -264,6 +284,15 @@ impl<P: Pool> Relay<'_, P> {
             Record::Pong | Record::Dropped => {}
         }
         Ok(len)
+    }
+
+    /// Says that all before a PING was taken or refused.
+    fn pong(&mut self, slot: Ref, bytes: [u8; 8]) {
+        self.rekey_if_due(slot);
+        match self.natives.conn_mut(slot).records.pong(bytes) {
+            Ok(record) => self.answer_native(slot, &record),
+            Err(code) => self.fault(slot, code),
+        }
     }
 
     /// A record that is no frames costs what a message does. It acts all the same; who has no

@@ -68,7 +68,8 @@ impl<P: Pool> Relay<'_, P> {
         self.rekey_if_due(slot);
         let conn = self.natives.conn_mut(slot);
         // The frames of one record may have waited, and were not all taken.
-        let waited = conn.verified > 0 && !cfg!(wardline_mutant = "close_counts_waiting");
+        let waited = (conn.verified > 0 || conn.control > 0)
+            && !cfg!(wardline_mutant = "close_counts_waiting");
         let unacted = u64::from(waited);
         if let Ok(record) = conn.records.close(code, detail, retry_ms, unacted) {
             self.say(slot, &record);

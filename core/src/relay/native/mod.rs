@@ -25,10 +25,12 @@ mod halves;
 mod intake;
 mod last_words;
 mod lost;
+mod mirror;
 mod ordinary;
 mod peers;
 mod publish;
 mod returned;
+mod said;
 mod slots;
 mod standing;
 mod topics;
@@ -37,6 +39,7 @@ pub use slots::{Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native};
 
 use core::net::IpAddr;
 
+pub(super) use self::frames_log::{oldest_frame, whole_frames};
 pub(super) use self::greet::is_hello;
 use super::Relay;
 use crate::access::{Access, Right};
@@ -124,8 +127,10 @@ pub(super) struct Natives<'s> {
     room_turn: u64,
     /// The wall clock, and when it said so.
     wall: (Instant, u64),
-    /// The number of the first topic.
+    /// The number of the first topic; the same on all shards: its home's.
     pub(super) serial_base: u32,
+    /// Replicas of frames that were given up.
+    pub(super) mirrors_over: u32,
     seed: [u8; 32],
     entropy: Entropy,
 }
@@ -175,6 +180,7 @@ impl<'s> Natives<'s> {
             room_turn: 0,
             wall: (Instant::ZERO, 0),
             serial_base: 0,
+            mirrors_over: 0,
             seed: [0; 32],
             entropy: Entropy { key: [0; 32] },
         }
@@ -237,7 +243,7 @@ impl<'s, P: Pool> Relay<'s, P> {
     ///
     /// # Errors
     /// The operator's: limits out of bounds, fewer slots lent than they say, no key, or one of
-    /// several shards that is not home to all topics.
+    /// several shards of which not the first is home to all topics.
     #[allow(clippy::needless_pass_by_value, reason = "it is taken apart")]
     pub fn speak_native(
         &mut self,
@@ -247,7 +253,7 @@ impl<'s, P: Pool> Relay<'s, P> {
     ) -> Result<(), ConfigError> {
         self.limits.check_native()?;
         let linked = self.links.shards > 1;
-        if linked && (self.links.homes != Homes::First || self.links.shard != 0) {
+        if linked && self.links.homes != Homes::First {
             return Err(ConfigError::NativeShards);
         }
         let (sessions, entries) = (self.sessions.capacity(), slots.entries.len());
@@ -268,9 +274,14 @@ impl<'s, P: Pool> Relay<'s, P> {
         }
         let identities = slots.keys.iter().take(KEYS_MAX).map(SigningKey::identity).collect();
         let lobby = if linked { Ref::of(0) } else { self.take_lobby()? };
-        // Each topic may come to have a cursor for each other shard.
+        // Each topic may come to have two cursors for each other shard.
         let others = u32::from(self.links.shards).saturating_sub(1);
-        let feeds = self.limits.topics.saturating_mul(others);
+        let feeds = self.limits.topics.saturating_mul(others).saturating_mul(2);
+        // What waits for others has a quarter of the blocks, and must hold any message.
+        let frame = self.limits.blocks_for(self.limits.link_content_max());
+        if linked && frame > self.limits.blocks / 4 {
+            return Err(ConfigError::NativeBytes);
+        }
         let mut entropy = Entropy { key: seed };
         self.quarantine.lend_identities(slots.bans);
         self.natives = Natives {

@@ -70,6 +70,7 @@ impl<P: Pool> Relay<'_, P> {
         let asked = matches!(self.tap, Tap(Some(_)))
             || item.cursors > 0
             || item.frames_waiting.is_some()
+            || item.asks_links(self.links.full && item.feeds > 0)
             || cursor.rights != version
             || cursor.sub & sub::MAY_PUBLISH == 0
             || self.sessions.at(slot).throttled_until > now;
@@ -126,6 +127,9 @@ impl<P: Pool> Relay<'_, P> {
         let target = self.natives.conn(slot).target;
         let cursor = *self.cursors.at(target);
         let written = u32::try_from(taken).unwrap_or(u32::MAX);
+        if self.topics.at(cursor.topic).feeds > 0 {
+            self.touch(cursor.topic);
+        }
         let frames = &mut self.topics.at_mut(cursor.topic).frames;
         frames.wrote_frames(&mut self.memory, slot, (written, messages), self.now);
         if cursor.sub & sub::READS != 0 {

@@ -1,11 +1,14 @@
 //! Publishing over both dialects: a frame goes to the log of frames, and as a line to that of
 //! lines; a line goes the other way too. Each at most once, both or none. PROTOCOL.md 2.4.
 
+use core::net::SocketAddr;
+
 use super::frames_log;
 use crate::access::Right;
 use crate::cursor::{self, sub};
 use crate::id::Ref;
 use crate::line::{Envelope, Suffix};
+use crate::link::nobody_of;
 use crate::log::NoRoom;
 use crate::native::{
     Class, Code, FRAME_HEADER_BYTES, Frame, FrameHeader, FrameKind, ServerControl, Sight, flags,
@@ -90,7 +93,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Readers of a topic, of both dialects.
-    fn readers_of(&self, topic: Ref) -> u32 {
+    pub(super) fn readers_of(&self, topic: Ref) -> u32 {
         let item = self.topics.at(topic);
         item.readers.saturating_add(item.cursors)
     }
@@ -107,15 +110,17 @@ impl<P: Pool> Relay<'_, P> {
             return Ok(Outcome::Refused(Code::Forbidden, 0));
         }
         self.natives.conn_mut(slot).target = cursor;
-        self.waits_for_feeds(topic)?;
         let peer = self.handle_of_entry(self.natives.conn(slot).entry);
-        let put = if self.topics.at(topic).cursors > 0 {
-            let flags = frame.header.flags & !flags::VERDICT;
-            let header = FrameHeader { flags, peer, ..frame.header };
-            self.append_with_line(topic, slot, &header, frame.payload)?
-        } else {
-            Some(self.append_frame_alone(topic, slot, frame, peer)?)
-        };
+        if self.topics.at(topic).home().is_some() {
+            return self.say_away(slot, topic, frame, peer);
+        }
+        self.waits_for_feeds(topic)?;
+        let remote = self.sessions.at(slot).remote();
+        let put = self.append_said(topic, slot, remote, frame, peer)?;
+        if let Some(line) = put.1 {
+            self.charge_longer(line, frame.payload.len());
+        }
+        let put = put.0;
         self.stats.published.add(u64::from(put.is_some()));
         let Some(offset) = put else { return Ok(Outcome::Refused(Code::TooLarge, 0)) };
         if let Tap(Some(show)) = &mut self.tap {
@@ -127,10 +132,7 @@ impl<P: Pool> Relay<'_, P> {
             reader.own_until = self.topics.at(topic).frames.head;
         }
         if frame.header.has(flags::VERDICT) {
-            let may =
-                self.may_on(slot, Right::Who, topic) || cfg!(wardline_mutant = "verdict_unasked");
-            let readers = self.readers_of(topic).saturating_sub(u32::from(own));
-            let readers = if may { readers } else { 0 };
+            let readers = self.others_of(slot, topic, self.readers_of(topic));
             let mid = frame.header.mid;
             self.tell_native(slot, &ServerControl::Verdict { mid, offset, readers });
         }
@@ -175,32 +177,47 @@ impl<P: Pool> Relay<'_, P> {
         item.rights = version;
     }
 
-    /// A frame for a topic that line clients read too. None: its line is over their limit.
-    fn append_with_line(
+    /// Appends a frame to its topic's logs, at home. Gives its number; none, where its line is over
+    /// the limit of those who read lines. And how long that line is, if there is one.
+    pub(super) fn append_said(
         &mut self,
         topic: Ref,
-        slot: Ref,
-        header: &FrameHeader,
-        payload: &[u8],
-    ) -> Result<Option<u64>, Stop> {
+        author: Ref,
+        remote: SocketAddr,
+        frame: &Frame<'_>,
+        peer: u64,
+    ) -> Result<(Option<u64>, Option<usize>), Stop> {
+        if self.topics.at(topic).cursors == 0 {
+            let number = self.append_frame_alone(topic, author, frame, peer)?;
+            return Ok((Some(number), None));
+        }
+        let flags = frame.header.flags & !flags::VERDICT;
+        let header = FrameHeader { flags, peer, ..frame.header };
         let text = core::mem::take(&mut self.natives.text);
-        let content = content_of(payload, text);
-        let suffix = Suffix::new(self.sessions.at(slot).remote());
+        let content = content_of(frame.payload, text);
+        let suffix = Suffix::new(remote);
         let envelope = content.map(|content| Envelope::new(content, &suffix));
         let most = self.limits.line.envelope_bytes_max as usize;
         let put = match &envelope {
             Some(envelope) if envelope.len() <= most => {
                 let line = Some(envelope).filter(|_| !cfg!(wardline_mutant = "frame_is_no_line"));
-                let put = self.append_both(topic, slot, Some((header, payload)), line);
-                if put.is_ok() {
-                    self.charge_longer(envelope.len(), payload.len());
-                }
-                put.map(Some)
+                let put = self.append_both(topic, author, Some((&header, frame.payload)), line);
+                put.map(|number| (Some(number), Some(envelope.len())))
             }
-            Some(_) | None => Ok(None),
+            Some(_) | None => Ok((None, None)),
         };
         self.natives.text = text;
         put
+    }
+
+    /// Whether what a frame is as a line is over the limit of those who may read that.
+    pub(super) fn is_long_line(&mut self, remote: SocketAddr, payload: &[u8]) -> bool {
+        let text = core::mem::take(&mut self.natives.text);
+        let suffix = Suffix::new(remote);
+        let most = self.limits.line.envelope_bytes_max as usize;
+        let len = content_of(payload, text).map(|content| Envelope::new(content, &suffix).len());
+        self.natives.text = text;
+        len.is_none_or(|len| len > most)
     }
 
     /// What goes out as a line and is longer than what came in counts into the turn as it goes out.
@@ -281,12 +298,14 @@ impl<P: Pool> Relay<'_, P> {
         let frame_len = frame_len.saturating_add(FRAME_HEADER_BYTES as u32);
         let line_len = line.map_or(0, |line| u32::try_from(line.len()).unwrap_or(u32::MAX));
         let quiet = self.limits.quiet_log_bytes;
+        // Shards count what of their lines comes back: what was no line is nobody's.
+        let lines = nobody_of(author);
         if frame.is_some() {
             self.reserve_frames(topic, author, frame_len)?;
         }
         if line.is_some() {
             let log = &mut self.topics.at_mut(topic).log;
-            if let Err(NoRoom) = log.reserve(&mut self.memory, quiet, author, line_len) {
+            if let Err(NoRoom) = log.reserve(&mut self.memory, quiet, lines, line_len) {
                 let frames = &mut self.topics.at_mut(topic).frames;
                 if frame.is_some() && !cfg!(wardline_mutant = "frames_room_leaked") {
                     frames.unreserve(&mut self.memory);
@@ -300,10 +319,10 @@ impl<P: Pool> Relay<'_, P> {
         };
         if let Some(line) = line {
             if self.topics.at(topic).waiting.is_some() {
-                self.wake_waiting(topic, author);
+                self.wake_waiting(topic, lines);
             }
             let log = &mut self.topics.at_mut(topic).log;
-            line.write(|bytes| log.write(&mut self.memory, author, bytes));
+            line.write(|bytes| log.write(&mut self.memory, lines, bytes));
             log.finish();
             self.stats.bytes_appended.add(u64::from(line_len));
         }
@@ -353,7 +372,7 @@ impl<P: Pool> Relay<'_, P> {
 
     /// Moves the readers that wait for frames to where one is about to be appended, for which
     /// there is room.
-    fn wake_frames(&mut self, topic: Ref, author: Ref) {
+    pub(super) fn wake_frames(&mut self, topic: Ref, author: Ref) {
         let now = self.now;
         let item = self.topics.at_mut(topic);
         frames_log::begin(&mut item.frames, &mut self.memory, author, now);
@@ -373,7 +392,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// A frame of so many bytes is whole.
-    fn frame_ends(&mut self, topic: Ref, len: u32) {
+    pub(super) fn frame_ends(&mut self, topic: Ref, len: u32) {
         let now = self.now;
         let log = &mut self.topics.at_mut(topic).frames;
         frames_log::end(log, &mut self.memory, now);
@@ -385,7 +404,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// A topic was appended to in this turn.
-    fn touch(&mut self, slot: Ref) {
+    pub(super) fn touch(&mut self, slot: Ref) {
         let topic = self.topics.at_mut(slot);
         if topic.touched == 0 {
             topic.touched = 1;

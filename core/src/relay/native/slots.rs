@@ -80,6 +80,16 @@ pub struct Native {
     pub(super) peers_from: u32,
     /// Answers that were put into its output since that was empty.
     pub(super) answers: u32,
+    /// Bytes at the front of its input that are a control value, checked already.
+    pub(super) control: u16,
+    /// That is the body of a PING.
+    pub(super) pinged: u8,
+    /// How far the topic is that it waits for: [`Asked`].
+    asked: u8,
+    /// How many replicas had been given up when it was asked for.
+    pub(super) asked_at: u32,
+    /// What other shards are yet to say of its messages: until then it has no PONG.
+    pub(super) due: u32,
     pub(super) records: Records,
     pub(super) batches: [Batch; BATCHES],
     pub(super) messages: Bucket,
@@ -93,7 +103,35 @@ pub struct Native {
 
 const _: () = assert!(size_of::<Native>() <= 448);
 
+/// How far a topic of another shard is that a connection waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It waits for none.
+    #[default]
+    No,
+    /// Its home was asked.
+    Yes,
+    /// Its home has no place for it.
+    Refused,
+}
+
 impl Native {
+    pub(super) const fn asked(&self) -> Asked {
+        match self.asked {
+            1 => Asked::Yes,
+            2 => Asked::Refused,
+            _ => Asked::No,
+        }
+    }
+
+    pub(super) const fn set_asked(&mut self, asked: Asked) {
+        self.asked = match asked {
+            Asked::No => 0,
+            Asked::Yes => 1,
+            Asked::Refused => 2,
+        };
+    }
+
     pub(super) const fn stage(&self) -> Stage {
         match self.stage {
             1 => Stage::Hello,

@@ -8,8 +8,9 @@ use crate::cursor::{self, Cursor, sub};
 use crate::id::Ref;
 use crate::native::{Code, GapReason, ServerControl, Start};
 use crate::relay::Relay;
+use crate::relay::input::Stop;
 use crate::storage::Pool;
-use crate::topic::{Topic, WATCHERS_MAX};
+use crate::topic::{Mirror, Topic, WATCHERS_MAX};
 
 /// When who found a table full may ask again.
 const RETRY_MS: u32 = 1_000;
@@ -19,11 +20,17 @@ const SWEEP_COST: u32 = 16;
 const SERIALS: u32 = 0x00FF_FFFF;
 
 impl<P: Pool> Relay<'_, P> {
-    /// The number of a topic: this shard, and a serial that is never 0.
+    /// The number of a topic: its home, which is the first shard, and a serial that is never 0.
     pub(super) fn number_of(&self, topic: Ref) -> u32 {
         let serial = topic.index().wrapping_add(self.natives.serial_base);
-        let serial = serial.checked_rem(SERIALS).unwrap_or(0).saturating_add(1);
-        (u32::from(self.links.shard) << 24) | serial
+        serial.checked_rem(SERIALS).unwrap_or(0).saturating_add(1)
+    }
+
+    /// Has topics the numbers that their home gives them, which says one of them.
+    pub(super) fn learn_numbers(&mut self, topic: Ref, number: u32) {
+        let serial = number.saturating_sub(1);
+        let base = serial.saturating_add(SERIALS).saturating_sub(topic.index() % SERIALS);
+        self.natives.serial_base = base % SERIALS;
     }
 
     /// The topic of that number that a connection has open.
@@ -32,7 +39,7 @@ impl<P: Pool> Relay<'_, P> {
         let base = self.natives.serial_base.checked_rem(SERIALS).unwrap_or(0);
         let index = serial.checked_add(SERIALS)?.saturating_sub(base);
         let topic = Ref::of(index.checked_rem(SERIALS).unwrap_or(0));
-        if number >> 24 != u32::from(self.links.shard) {
+        if number >> 24 != 0 {
             return None;
         }
         let target = self.natives.conn(slot).target;
@@ -42,7 +49,7 @@ impl<P: Pool> Relay<'_, P> {
         self.sub_on(slot, topic)
     }
 
-    fn sub_on(&self, slot: Ref, topic: Ref) -> Option<Ref> {
+    pub(super) fn sub_on(&self, slot: Ref, topic: Ref) -> Option<Ref> {
         let mut next = self.natives.conn(slot).subs;
         while let Some(cursor) = next.some() {
             let item = self.cursors.at(cursor);
@@ -72,7 +79,7 @@ impl<P: Pool> Relay<'_, P> {
         usize::try_from(front.checked_rem(buckets).unwrap_or(0)).unwrap_or(0)
     }
 
-    fn find_topic(&self, name: &[u8]) -> Option<Ref> {
+    pub(super) fn find_topic(&self, name: &[u8]) -> Option<Ref> {
         let mut next = self.natives.name_buckets.get(self.name_bucket(name))?.0;
         while let Some(topic) = next.some() {
             if self.topics.at(topic).name() == name {
@@ -97,7 +104,7 @@ impl<P: Pool> Relay<'_, P> {
         item.epoch = epoch;
     }
 
-    fn leave_name(&mut self, topic: Ref) {
+    pub(super) fn leave_name(&mut self, topic: Ref) {
         let bucket = self.name_bucket(self.topics.at(topic).name());
         let after = self.topics.at(topic).name_next;
         let Some(first) = self.natives.name_buckets.get_mut(bucket) else { return };
@@ -116,7 +123,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// A topic of a name that none has.
-    fn make_topic(&mut self, name: &str) -> Option<Ref> {
+    pub(super) fn make_topic(&mut self, name: &str) -> Option<Ref> {
         let topic = Topic::named(name).ok()?;
         let slot = self.topics.take().or_else(|| {
             self.make_room_for_topics();
@@ -128,20 +135,23 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// A topic's number, for who may publish to it, and for who may ask who reads it.
-    pub(super) fn open(&mut self, slot: Ref, ask: u32, name: &str) {
+    pub(super) fn open(&mut self, slot: Ref, ask: u32, name: &str) -> Result<(), Stop> {
         let may = |right| self.may(slot, right, name.as_bytes());
         let allowed =
             may(Right::Publish) || may(Right::Who) || cfg!(wardline_mutant = "open_unasked");
         if !allowed {
-            return self.refuse_ask(slot, ask, Code::Forbidden, 0);
+            self.refuse_ask(slot, ask, Code::Forbidden, 0);
+            return Ok(());
         }
-        match self.take_sub(slot, name) {
+        let there = self.await_topic(slot, ask, name)?;
+        match there.then(|| self.take_sub(slot, name)).flatten() {
             Some(cursor) => {
                 let topic = self.number_of(self.cursors.at(cursor).topic);
                 self.tell_native(slot, &ServerControl::Opened { ask, topic });
             }
             None => self.refuse_ask(slot, ask, Code::Overloaded, RETRY_MS),
         }
+        Ok(())
     }
 
     /// The place of a connection on a topic, made where there is none.
@@ -177,20 +187,24 @@ impl<P: Pool> Relay<'_, P> {
         name: &str,
         from: Start,
         (echo, presence): (bool, bool),
-    ) {
+    ) -> Result<(), Stop> {
         let may = |right| self.may(slot, right, name.as_bytes());
         if !may(Right::Subscribe) || (presence && !may(Right::Who)) {
-            return self.refuse_ask(slot, ask, Code::Forbidden, 0);
+            self.refuse_ask(slot, ask, Code::Forbidden, 0);
+            return Ok(());
         }
+        let there = self.await_topic(slot, ask, name)?;
         let known = self.find_topic(name.as_bytes());
         if known.is_some_and(|topic| self.reads(slot, topic)) {
-            return self.refuse_ask(slot, ask, Code::BadState, 0);
+            self.refuse_ask(slot, ask, Code::BadState, 0);
+            return Ok(());
         }
         let watchers = known.map_or(0, |topic| self.topics.at(topic).watchers as usize);
         let full = presence && watchers >= WATCHERS_MAX;
         // Asked first: who is refused takes no place.
-        let Some(cursor) = (!full).then(|| self.take_sub(slot, name)).flatten() else {
-            return self.refuse_ask(slot, ask, Code::Overloaded, RETRY_MS);
+        let Some(cursor) = (there && !full).then(|| self.take_sub(slot, name)).flatten() else {
+            self.refuse_ask(slot, ask, Code::Overloaded, RETRY_MS);
+            return Ok(());
         };
         let topic = self.cursors.at(cursor).topic;
         let number = self.number_of(topic);
@@ -218,7 +232,7 @@ impl<P: Pool> Relay<'_, P> {
             self.tell_native(slot, &ServerControl::Gap { topic: number, from, to, reason });
         }
         if !self.sessions.at(slot).is_open() {
-            return;
+            return Ok(());
         }
         if place.is_some() {
             self.mark(slot, crate::session::Pending::SEND);
@@ -227,6 +241,7 @@ impl<P: Pool> Relay<'_, P> {
         if self.topics.at(topic).watchers > 0 {
             self.tell_presence(topic, slot, true);
         }
+        Ok(())
     }
 
     /// With which number a subscription begins, and what it misses before.
@@ -432,6 +447,11 @@ impl<P: Pool> Relay<'_, P> {
         let mut keeps = false;
         for slot in (0..self.topics.touched()).map(Ref::of) {
             self.trim_frames(slot);
+            if self.topics.at(slot).mirror() != Mirror::No {
+                self.give_mirror_up(slot);
+                keeps |= self.topics.at(slot).mirror() != Mirror::No;
+                continue;
+            }
             keeps |= !self.topics.at(slot).frames.is_empty();
             if self.is_forlorn(slot) && self.topics.at(slot).frames.is_empty() {
                 self.forget_topic(slot);
@@ -460,7 +480,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Whether nobody has a topic open. What it keeps may be wanted still.
-    fn is_forlorn(&self, slot: Ref) -> bool {
+    pub(super) fn is_forlorn(&self, slot: Ref) -> bool {
         let item = self.topics.at(slot);
         let needed = item.opened > 0 || item.cursors > 0 || item.bound != 0;
         let busy = item.touched != 0 || item.queued > 0;
