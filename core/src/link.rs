@@ -45,9 +45,9 @@ pub(crate) const TICKS_MAX: u8 = 10;
 /// Which of the two rings from one shard to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ring {
-    /// From a home to a replica, and bans: always drained.
+    /// From a home to a replica, answers, and bans: always drained.
     Log,
-    /// To a home: lines, who reads. It may stall.
+    /// To a home: what is said, who reads; to any: what is asked. It may stall.
     Publish,
 }
 
@@ -146,9 +146,61 @@ pub(crate) struct Answer {
     pub(crate) topic: u32,
     /// What was asked: the number of the ask, or the message.
     pub(crate) about: u64,
-    /// The offset of the message, and its readers.
-    pub(crate) offset: u64,
-    pub(crate) readers: u32,
+    /// The offset of the message; of one for a peer, whose it is, or how many were taken; of a
+    /// question, the handle that it is about, or where it goes on.
+    pub(crate) value: u64,
+    /// The message's readers; of one for a peer, the code with which it was refused, or 0.
+    pub(crate) count: u32,
+    /// Of a question about an identity, that.
+    pub(crate) identity: [u8; 32],
+}
+
+impl Answer {
+    /// An answer to what a record says.
+    #[cfg(feature = "native-sessions")]
+    pub(crate) fn of(kind: u32, header: &Header) -> Self {
+        let Header { author: asker, epoch: generation, number: about, .. } = *header;
+        Self { kind, asker, generation, about, ..Self::default() }
+    }
+}
+
+/// Something that another shard is told and that is not answered, in 24 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg(feature = "native-sessions")]
+pub(crate) struct Note {
+    /// A session.
+    pub(crate) handle: u64,
+    /// A message of it; or the epoch of a topic.
+    pub(crate) about: u64,
+    /// A code; or a topic.
+    pub(crate) what: u32,
+    /// It came.
+    pub(crate) came: bool,
+}
+
+/// Bytes of a [`Note`].
+pub(crate) const NOTE: usize = 24;
+
+#[cfg(feature = "native-sessions")]
+impl Note {
+    pub(crate) fn to_bytes(self) -> [u8; NOTE] {
+        let mut bytes = [0; NOTE];
+        let words = [self.handle, self.about, u64::from(self.what) << 1 | u64::from(self.came)];
+        for (word, room) in words.iter().zip(bytes.as_chunks_mut::<8>().0) {
+            *room = word.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// Those of a record.
+    pub(crate) fn all(content: &[u8]) -> impl Iterator<Item = Self> {
+        content.as_chunks::<NOTE>().0.iter().map(|bytes| {
+            let mut words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+            let mut next = || words.next().unwrap_or(0);
+            let (handle, about, rest) = (next(), next(), next());
+            Self { handle, about, what: (rest >> 1) as u32, came: rest & 1 != 0 }
+        })
+    }
 }
 
 /// A ban that another shard is to be told.
@@ -247,6 +299,11 @@ pub struct Peer {
     pub(crate) runs: Row<OutRun, RUNS>,
     pub(crate) bans: Row<BanNote, BANS>,
     pub(crate) answers: Row<Answer, ANSWERS>,
+    /// What it is told by each ring and does not answer: [`Note`]s.
+    log_notes: Chain,
+    publish_notes: Chain,
+    /// Who came and went could not all be noted: it is to be told that.
+    pub(crate) unsure: u8,
     /// Of the record at the front of its publish ring, the frames that were appended already.
     pub(crate) partly: u32,
     /// Feeds that are behind, by their index.
@@ -271,6 +328,20 @@ pub struct Peer {
 }
 
 impl Peer {
+    pub(crate) const fn notes_for(&self, ring: Ring) -> &Chain {
+        match ring {
+            Ring::Log => &self.log_notes,
+            Ring::Publish => &self.publish_notes,
+        }
+    }
+
+    pub(crate) const fn notes_for_mut(&mut self, ring: Ring) -> &mut Chain {
+        match ring {
+            Ring::Log => &mut self.log_notes,
+            Ring::Publish => &mut self.publish_notes,
+        }
+    }
+
     /// Notes a ban that the shard is to be told. Where too many wait, the weakest gives way, of
     /// equals the oldest: who refuses nobody before who does. Gives whether nothing was lost.
     pub(crate) fn note_ban(&mut self, note: BanNote) -> bool {
@@ -389,6 +460,20 @@ pub(crate) mod kind {
     pub(crate) const REFUSED: u32 = 15;
     /// Log ring: how many readers a message has.
     pub(crate) const VERDICT: u32 = 16;
+    /// Publish ring: frames of one session for sessions there.
+    pub(crate) const PASS: u32 = 17;
+    /// Log ring: what became of one of them, or of some.
+    pub(crate) const PASSED: u32 = 18;
+    /// Log ring: messages that were queued for a peer came to nothing.
+    pub(crate) const RETURNED: u32 = 19;
+    /// Publish ring: credit for a session there.
+    pub(crate) const CREDIT: u32 = 20;
+    /// Publish ring: a question about sessions there.
+    pub(crate) const ASK: u32 = 21;
+    /// Log ring: its answer.
+    pub(crate) const TOLD: u32 = 22;
+    /// Publish ring: who came to topics, and left them.
+    pub(crate) const PRESENCE: u32 = 23;
 }
 
 /// What stands before the content of a record.

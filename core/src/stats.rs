@@ -189,6 +189,8 @@ stats! {
     directs_returned,
     /// Credit for streams that found nobody to be given to.
     credits_dropped,
+    /// What other shards were to be told of sessions, and found no memory.
+    notes_lost,
     /// Times that a native sender was out of tokens.
     native_held,
     /// Of those, the times that only all sessions of its identity together were.

@@ -3,7 +3,7 @@
 use super::Relay;
 use crate::fault::invariant_failed;
 use crate::id::Ref;
-use crate::link::Shape;
+use crate::link::{Ring, Shape};
 use crate::proxy::HEADER_BYTES_MAX;
 use crate::session::{Flags, Phase, Sending};
 use crate::storage::Pool;
@@ -114,6 +114,11 @@ impl<P: Pool> Relay<'_, P> {
         }
         if blocks != self.links.out_blocks {
             invariant_failed("blocks that wait for links are miscounted");
+        }
+        for peer in self.links.peers.iter() {
+            for ring in [Ring::Log, Ring::Publish] {
+                blocks = blocks.saturating_add(peer.notes_for(ring).blocks(&self.memory));
+            }
         }
         (feeds, blocks)
     }

@@ -14,8 +14,8 @@ use crate::fault::{ConfigError, PeerFault, invariant_failed};
 use crate::id::Ref;
 use crate::line::Envelope;
 use crate::link::{
-    Answer, BanNote, Far, Feed, HEADER, Header, Homes, LinkSlots, OUT_BYTES_MAX, OutRun, Peer,
-    Replica, Ring, SHARDS_MAX, Shape, TICK, TICKS_MAX, kind,
+    Answer, BanNote, Far, Feed, HEADER, Header, Homes, LinkSlots, NOTE, OUT_BYTES_MAX, OutRun,
+    Peer, Replica, Ring, SHARDS_MAX, Shape, TICK, TICKS_MAX, kind,
 };
 use crate::quarantine::Charge;
 use crate::queue::{By, Queue};
@@ -385,7 +385,7 @@ impl<'s, P: Pool> Relay<'s, P> {
     pub(super) fn same_run(&mut self, home: u8, run: &OutRun) -> Option<&mut OutRun> {
         let most = match run.kind {
             kind::LINES => self.limits.line.envelope_bytes_max,
-            kind::SAID => self.limits.link_content_max(),
+            kind::SAID | kind::PASS => self.limits.link_content_max(),
             _ => return None,
         };
         let last = self.links.peer_mut(home).runs.last_mut()?;
@@ -427,10 +427,14 @@ impl<'s, P: Pool> Relay<'s, P> {
     pub fn link_has(&self, to: u8, ring: Ring) -> bool {
         let peer = self.links.peer(to);
         match ring {
-            Ring::Publish => peer.control_first.is_some() || !peer.runs.is_empty(),
+            Ring::Publish => {
+                let waits = peer.control_first.is_some() || !peer.runs.is_empty();
+                waits || !peer.notes_for(Ring::Publish).is_empty() || peer.unsure != 0
+            }
             Ring::Log => {
                 let notes = (peer.lost | peer.ping | peer.pong) != 0;
                 let notes = notes || !peer.bans.is_empty() || !peer.answers.is_empty();
+                let notes = notes || !peer.notes_for(Ring::Log).is_empty();
                 notes || peer.feeds_first.is_some()
             }
         }
@@ -529,15 +533,25 @@ impl<'s, P: Pool> Relay<'s, P> {
 
     /// The next record of a publish ring; 0: there is none, or no room for it.
     fn next_publish(&mut self, to: u8, room: &mut [u8]) -> usize {
-        let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
+        if room.len() < HEADER {
+            return 0;
+        }
         while let Some(topic) = self.links.unlist_control(to) {
             if let Some(header) = self.control(topic) {
-                header.write(head);
+                header.write(room);
                 return HEADER;
             }
         }
+        if core::mem::take(&mut self.links.peer_mut(to).unsure) != 0 {
+            Header { kind: kind::PRESENCE, ..Header::default() }.write(room);
+            return HEADER;
+        }
+        if !self.links.peer(to).notes_for(Ring::Publish).is_empty() {
+            return self.next_notes(to, Ring::Publish, kind::PRESENCE, room);
+        }
         let peer = self.links.peer_mut(to);
         let Some(run) = peer.runs.front().copied() else { return 0 };
+        let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
         let Some(rest) = rest.get_mut(..run.bytes as usize) else { return 0 };
         let _ = peer.runs.pop();
         let (mut out, before) = (peer.out, self.memory.blocks_used());
@@ -561,6 +575,38 @@ impl<'s, P: Pool> Relay<'s, P> {
         }
         .write(head);
         HEADER.saturating_add(run.bytes as usize)
+    }
+
+    /// An answer as a record; 0: no room for it.
+    fn write_answer(&mut self, answer: &Answer, room: &mut [u8]) -> usize {
+        if answer.kind == kind::TOLD {
+            return self.write_told(answer, room);
+        }
+        let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
+        let Some(rest) = rest.get_mut(..8) else { return 0 };
+        crate::storage::copy(rest, &answer.value.to_le_bytes());
+        let Answer { kind, asker: author, generation: epoch, topic, .. } = *answer;
+        let (number, messages) = (answer.about, answer.count);
+        Header { kind, topic, author, messages, len: 8, epoch, number }.write(head);
+        HEADER.saturating_add(8)
+    }
+
+    /// As many notes for a shard as there is room for, as a record.
+    fn next_notes(&mut self, to: u8, ring: Ring, kind: u32, room: &mut [u8]) -> usize {
+        let mut notes = *self.links.peer(to).notes_for(ring);
+        let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
+        let most = rest.len().min(self.limits.link_content_max() as usize);
+        let most = most.min(notes.len() as usize);
+        let whole = most.saturating_sub(most % NOTE);
+        if whole == 0 {
+            return 0;
+        }
+        notes.copy_to(&self.memory, rest.get_mut(..whole).unwrap_or_default());
+        let len = whole as u32;
+        notes.pop(&mut self.memory, Purpose::Output, len);
+        *self.links.peer_mut(to).notes_for_mut(ring) = notes;
+        Header { kind, len, ..Header::default() }.write(head);
+        HEADER.saturating_add(whole)
     }
 
     /// What the home of a topic is to be told of our readers, if anything.
@@ -608,14 +654,15 @@ impl<'s, P: Pool> Relay<'s, P> {
             let _ = peer.bans.pop();
             return HEADER.saturating_add(len as usize);
         }
-        if let Some(answer) = peer.answers.front() {
-            let Some(rest) = rest.get_mut(..8) else { return 0 };
-            crate::storage::copy(rest, &answer.offset.to_le_bytes());
-            let Answer { kind, asker: author, generation: epoch, topic, .. } = *answer;
-            let (number, messages) = (answer.about, answer.readers);
-            Header { kind, topic, author, messages, len: 8, epoch, number }.write(head);
-            let _ = peer.answers.pop();
-            return HEADER.saturating_add(8);
+        if let Some(answer) = peer.answers.front().copied() {
+            let len = self.write_answer(&answer, room);
+            if len > 0 {
+                let _ = self.links.peer_mut(to).answers.pop();
+            }
+            return len;
+        }
+        if !peer.notes_for(Ring::Log).is_empty() {
+            return self.next_notes(to, Ring::Log, kind::RETURNED, room);
         }
         while let Some(feed) = self.links.peer(to).feeds_first.some() {
             let (len, more) = self.serve(to, feed, room);

@@ -93,6 +93,10 @@ impl<P: Pool> Relay<'_, P> {
             kind::OPEN => self.take_open(from, header, content)?,
             kind::SHUT => self.take_shut(from, header),
             kind::SAID => self.take_said(from, header, content)?,
+            kind::PASS => self.take_pass(from, header, content)?,
+            kind::ASK => self.take_ask(from, header, content)?,
+            kind::CREDIT => self.take_credit(header, content),
+            kind::PRESENCE => self.take_presence(content),
             _ => invariant_failed("a record of no kind, in a publish ring"),
         }
         Ok(())
@@ -129,7 +133,10 @@ impl<P: Pool> Relay<'_, P> {
             }
             kind::BEGIN => self.take_begin(header, content)?,
             kind::FRAMES => self.take_frames(header, content)?,
-            kind::REFUSED | kind::VERDICT => self.take_answer(header, content),
+            kind::REFUSED | kind::VERDICT | kind::PASSED | kind::TOLD => {
+                self.take_answer(header, content);
+            }
+            kind::RETURNED => self.take_returned(content),
             kind::LOST => self.lost(from),
             kind::PING => self.links.peer_mut(from).pong = 1,
             kind::PONG => {}

@@ -6,7 +6,7 @@ use super::{Gather, Relay};
 use crate::fault::invariant_failed;
 use crate::id::{Dialects, Ref};
 use crate::line::Envelope;
-use crate::link::Header;
+use crate::link::{Answer, Header};
 use crate::log::{Log, NoRoom};
 use crate::relay::input::Stop;
 use crate::relay::link_in::Later;
@@ -173,6 +173,30 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     pub(super) fn take_answer(&mut self, _: &Header, _: &[u8]) {
+        nobody()
+    }
+
+    pub(super) fn write_told(&mut self, _: &Answer, _: &mut [u8]) -> usize {
+        nobody()
+    }
+
+    pub(super) fn take_pass(&mut self, _: u8, _: &Header, _: &[u8]) -> Result<(), Later> {
+        nobody()
+    }
+
+    pub(super) fn take_ask(&mut self, _: u8, _: &Header, _: &[u8]) -> Result<(), Later> {
+        nobody()
+    }
+
+    pub(super) fn take_credit(&mut self, _: &Header, _: &[u8]) {
+        nobody()
+    }
+
+    pub(super) fn take_presence(&mut self, _: &[u8]) {
+        nobody()
+    }
+
+    pub(super) fn take_returned(&mut self, _: &[u8]) {
         nobody()
     }
 

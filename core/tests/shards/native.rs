@@ -121,6 +121,7 @@ const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 struct Client {
     shard: usize,
     conn: ConnId,
+    handle: u64,
     records: Records,
     topic: u32,
     mid: u64,
@@ -165,7 +166,8 @@ impl Client {
         let connected = wait.accept(&bytes, NOW).expect("accepted");
         both.sent[shard].insert(conn, rest);
         let (records, topic, mid) = (connected.records(), 0, 1);
-        Self { shard, conn, records, topic, mid, frames: Vec::new(), values: Vec::new() }
+        let handle = connected.handle();
+        Self { shard, conn, handle, records, topic, mid, frames: Vec::new(), values: Vec::new() }
     }
 
     fn ask(&mut self, both: &mut Both, value: &ClientControl<'_>) {
@@ -193,12 +195,22 @@ impl Client {
     }
 
     fn say(&mut self, both: &mut Both, payload: &[u8], flags: u16) {
-        let header = FrameHeader {
-            flags,
-            topic: self.topic,
-            mid: self.mid,
-            ..FrameHeader::new(FrameKind::Publish)
-        };
+        let topic = self.topic;
+        let header = FrameHeader { flags, topic, ..FrameHeader::new(FrameKind::Publish) };
+        self.transmit(both, header, payload);
+    }
+
+    fn say_to(&mut self, both: &mut Both, kind: FrameKind, peer: u64, payload: &[u8]) {
+        self.transmit(both, FrameHeader { peer, ..FrameHeader::new(kind) }, payload);
+    }
+
+    fn ping(&mut self, both: &mut Both) {
+        let ping = self.records.ping([7; 8]).expect("open");
+        both.relay(self.shard).handle_input(NOW, self.conn, &ping);
+    }
+
+    fn transmit(&mut self, both: &mut Both, header: FrameHeader, payload: &[u8]) {
+        let header = FrameHeader { mid: self.mid, ..header };
         self.mid += 1;
         let mut body = vec![0; payload.len() + 48];
         let mut writer = FrameWriter::new(&mut body);
@@ -505,4 +517,118 @@ fn topics_of_native_clients_alone_are_nothing_to_other_shards() {
     assert_eq!(client.heard(), [b"a", b"b"]);
     assert!(both.read_lines(1, far).is_empty());
     assert_eq!(both.far.stats().from_shards.value(), 0);
+}
+
+#[test]
+fn peers_on_two_shards_reach_each_other() {
+    let mut both = Both::new(limits());
+    let (mut near, mut far) = (Client::new(&mut both, 1), Client::at(&mut both, 1, 2));
+    far.hear(&mut both);
+    far.values.clear();
+    far.say_to(&mut both, FrameKind::Request, near.handle, b"are you there?");
+    far.ping(&mut both);
+    settle_into(&mut both.far, &[], &mut both.sent[1]);
+    assert_eq!(both.sent[1].remove(&far.conn), None, "nobody knows yet what becomes of it");
+    both.settle();
+    near.hear(&mut both);
+    let (asked, payload) = near.frames.pop().expect("a question");
+    assert_eq!((asked.peer, asked.mid, &payload[..]), (far.handle, 1, &b"are you there?"[..]));
+    far.hear(&mut both);
+    assert_eq!(far.values, ["pong"]);
+    let header =
+        FrameHeader { peer: asked.peer, corr: asked.mid, ..FrameHeader::new(FrameKind::Reply) };
+    near.transmit(&mut both, header, b"yes");
+    both.settle();
+    far.hear(&mut both);
+    assert_eq!(far.frames[0].0.corr, 1);
+    // Nobody has that handle: its NACK comes before the PONG.
+    far.values.clear();
+    far.say_to(&mut both, FrameKind::Direct, near.handle + (1 << 24), b"who?");
+    far.ping(&mut both);
+    both.settle();
+    far.hear(&mut both);
+    assert_eq!(far.values.len(), 2, "{:?}", far.values);
+    assert!(far.values[0].starts_with("Nack { mid: 2") && far.values[1] == "pong");
+}
+
+#[test]
+fn what_was_queued_for_a_peer_of_another_shard_comes_back_when_it_ends() {
+    let mut both = Both::new(limits());
+    let (near, mut far) = (Client::new(&mut both, 1), Client::at(&mut both, 1, 2));
+    far.hear(&mut both);
+    far.values.clear();
+    far.say_to(&mut both, FrameKind::Direct, near.handle, b"too late");
+    settle_into(&mut both.far, &[], &mut both.sent[1]);
+    // It comes, and the socket takes nothing any more.
+    let mut room = vec![0; both.far.limits().record_bytes_max()];
+    let len = both.far.link_take(NOW, 0, Ring::Publish, &mut room);
+    assert_eq!(both.home.handle_link(NOW, 1, Ring::Publish, &room[..len]).bytes, len);
+    both.home.handle_closed(NOW, near.conn);
+    both.settle();
+    far.hear(&mut both);
+    assert!(far.values[0].starts_with("Nack { mid: 1"), "{:?}", far.values);
+    assert_eq!(both.home.stats().notes_lost.value(), 0);
+}
+
+/// The seed of a client whose identity is at home on a shard.
+fn at_home(shard: u8) -> u8 {
+    let identity = |seed: &u8| SigningKey::from_seed(&[*seed; 32]).identity();
+    let home = |seed: &u8| wardline_core::home_of(identity(seed).as_bytes(), 2) == shard;
+    (1..).find(home).expect("one of them")
+}
+
+#[test]
+fn who_reads_and_whose_a_handle_is_can_be_asked_on_any_shard() {
+    let mut both = Both::new(limits());
+    let seeds = [at_home(0), at_home(1)];
+    let mut near = Client::new(&mut both, seeds[0]);
+    let mut far = Client::at(&mut both, 1, seeds[1]);
+    near.subscribe(&mut both, true, Start::Now);
+    far.subscribe(&mut both, true, Start::Now);
+    let handles = [near.handle, far.handle];
+    for client in [&mut near, &mut far] {
+        for (handle, seed) in handles.iter().zip(seeds) {
+            let identity = *SigningKey::from_seed(&[seed; 32]).identity().as_bytes();
+            let told = |ask| {
+                format!(
+                    "{:?}",
+                    ServerControl::Identity { ask, handle: *handle, identity, device: 1 }
+                )
+            };
+            client.values.clear();
+            client.ask(&mut both, &ClientControl::Identify { ask: 1, handle: *handle });
+            client.ask(&mut both, &ClientControl::Resolve { ask: 2, identity });
+            let done = "Done { ask: 2, next: 0 }".to_owned();
+            assert_eq!(client.values, [told(1), told(2), done], "{handle:x}");
+        }
+        client.values.clear();
+        let topic = client.topic;
+        client.ask(&mut both, &ClientControl::Who { ask: 3, topic, after: 0 });
+        client.ask(&mut both, &ClientControl::Who { ask: 4, topic, after: 1 << 56 });
+        let ends = ["Done { ask: 3, next: 72057594037927936 }", "Done { ask: 4, next: 0 }"];
+        assert!(client.values[0].contains(&format!("handle: {}", handles[0])));
+        assert!(client.values[2].contains(&format!("handle: {}", handles[1])));
+        assert_eq!([&client.values[1], &client.values[3]], ends);
+    }
+}
+
+#[test]
+fn who_comes_and_goes_is_told_on_all_shards() {
+    let mut both = Both::new(limits());
+    let (mut near, mut far) = (Client::new(&mut both, 1), Client::at(&mut both, 1, 2));
+    for client in [&mut near, &mut far] {
+        let (name, from) = ("main", Start::Now);
+        let value = ClientControl::Subscribe { ask: 1, name, from, echo: true, presence: true };
+        client.ask(&mut both, &value);
+    }
+    let joined = ServerControl::Joined { topic: near.topic, handle: far.handle };
+    near.values.clear();
+    near.hear(&mut both);
+    assert_eq!(near.values, [format!("{joined:?}")]);
+    near.values.clear();
+    both.far.handle_closed(NOW, far.conn);
+    both.settle();
+    near.hear(&mut both);
+    let left = ServerControl::Left { topic: near.topic, handle: far.handle };
+    assert_eq!(near.values, [format!("{left:?}")]);
 }

@@ -50,7 +50,7 @@ impl Side<'_> {
                 Some(age) if age >= WINDOW => self.states.hit(State::BelowWindow),
                 Some(age) if bit(age) => {
                     self.states.hit(State::TakenAcross);
-                    self.is_taken(msg);
+                    self.is_taken_so_far(msg);
                 }
                 // The newest may have come back, and nobody knows of what was below its window.
                 None | Some(_) if self.agents[link.agent].mid >= of + WINDOW => {
@@ -60,6 +60,14 @@ impl Side<'_> {
             }
         }
         self.go_on(index, link);
+    }
+
+    /// The relay has a message. A shard may refuse it yet, until a PONG says that it did not.
+    fn is_taken_so_far(&mut self, msg: usize) {
+        let publish = self.truth.msgs[msg].header.kind == FrameKind::Publish;
+        if publish || self.plan.shards == 1 {
+            self.is_taken(msg);
+        }
     }
 
     /// What peers sent and a connection of before did not bring is lost, and counted.
@@ -126,7 +134,11 @@ impl Side<'_> {
             assert!(!refused || taken == 1 || before || said.taken, "{msg} is no duplicate");
             if taken == 1 {
                 link.took += 1;
-                self.is_taken(msg);
+                if ponged {
+                    self.is_taken(msg);
+                } else {
+                    self.is_taken_so_far(msg);
+                }
                 let asked = link.verdicts.get(&mid);
                 // A CLOSE does not wait for other shards.
                 let due = ponged || self.plan.shards == 1;

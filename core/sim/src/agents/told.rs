@@ -297,8 +297,7 @@ impl Side<'_> {
 
     /// When everything is at rest, who reads a topic is known.
     fn who_is_all(&self, link: &Link, (name, topic): (usize, u32), found: &[u64]) {
-        // Not those of other shards yet.
-        if !self.at_rest || self.plan.shards > 1 {
+        if !self.at_rest {
             return;
         }
         let mut expected: Vec<u64> = Vec::new();

@@ -5,7 +5,7 @@
 //! input are frames that were checked.
 
 use super::greet::Step;
-use super::slots::{Entry, Native, Stage};
+use super::slots::{Asked, Entry, Native, Stage};
 use crate::id::Ref;
 use crate::limits::NativeLimits;
 use crate::native::{Code, Frame, Next, RECORD_HEADER_BYTES, Record, ServerControl};
@@ -213,11 +213,13 @@ impl<P: Pool> Relay<'_, P> {
             match body.first_chunk().filter(|_| conn.pinged != 0) {
                 Some(_) if conn.due > 0 => return Err(Stop::Link),
                 Some(ping) => self.pong(slot, *ping),
+                None if conn.asked() == Asked::Answered => {}
                 None => self.take_control(slot, body)?,
             }
             let conn = self.natives.conn_mut(slot);
             conn.control = 0;
             conn.pinged = 0;
+            conn.set_asked(Asked::No);
             return Ok(len);
         }
         match conn.records.next(self.now, bytes) {

@@ -15,7 +15,7 @@ use super::slots::Asked;
 use crate::fault::invariant_failed;
 use crate::id::Ref;
 use crate::link::{Answer, HEADER, Header, OutRun, Shape, kind};
-use crate::native::{Frames, ServerControl};
+use crate::native::{Code, Frames, ServerControl};
 use crate::relay::Relay;
 use crate::relay::input::Stop;
 use crate::relay::link_in::{Later, NOBODY};
@@ -46,11 +46,9 @@ impl<P: Pool> Relay<'_, P> {
             if topic.frames.messages < topic.ready && !early {
                 return Err(Stop::Link);
             }
-            self.natives.conn_mut(slot).set_asked(Asked::No);
             return Ok(true);
         }
         if asked == Asked::Refused || full {
-            self.natives.conn_mut(slot).set_asked(Asked::No);
             return Ok(false);
         }
         let over = known.is_some_and(|topic| self.topics.at(topic).mirror() == Mirror::Over);
@@ -64,7 +62,7 @@ impl<P: Pool> Relay<'_, P> {
         self.put_out(HOME, run, &[name.as_bytes()]);
         let over = self.natives.mirrors_over;
         let conn = self.natives.conn_mut(slot);
-        conn.set_asked(Asked::Yes);
+        conn.asks(ask);
         conn.asked_at = over;
         Err(Stop::Link)
     }
@@ -83,10 +81,7 @@ impl<P: Pool> Relay<'_, P> {
             invariant_failed("a topic of another shard without a name")
         };
         let Some(topic) = self.find_topic(content).or_else(|| self.make_topic(name)) else {
-            let Header { author: asker, epoch: generation, number: about, .. } = *header;
-            let answer =
-                Answer { kind: kind::REFUSED, asker, generation, about, ..Answer::default() };
-            self.give_answer(from, answer);
+            self.give_answer(from, Answer::of(kind::REFUSED, header));
             return Ok(());
         };
         let feed = self.links.feed_at(topic, from, Shape::Frames);
@@ -243,24 +238,41 @@ impl<P: Pool> Relay<'_, P> {
     /// What a session asked another shard is answered.
     pub(in crate::relay) fn take_answer(&mut self, header: &Header, content: &[u8]) {
         let slot = Ref(header.author);
+        let value = content.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        // Its session may have another connection by now.
+        let refused = Code::from_wire(header.messages as u16).filter(|_| header.messages > 0);
+        if header.kind == kind::PASSED
+            && let Some(code) = refused
+        {
+            self.give_back(value, header.number, code);
+        }
         let session = self.sessions.at(slot);
         if session.generation != header.epoch || !session.is_open() {
             return;
         }
-        if header.kind == kind::REFUSED {
-            let conn = self.natives.conn_mut(slot);
-            if conn.asked() == Asked::Yes {
-                conn.set_asked(Asked::Refused);
-                self.links.eased = true;
+        let there = self.natives.conn(slot).entry.is_some();
+        match header.kind {
+            kind::PASSED if refused.is_some() => self.is_answered(slot, 1),
+            kind::PASSED => self.is_answered(slot, u32::try_from(value).unwrap_or(u32::MAX)),
+            kind::REFUSED => self.has_asked(slot, header.number, Asked::Refused),
+            kind::TOLD if there => self.take_told(slot, header, content),
+            kind::VERDICT if there => {
+                self.is_answered(slot, 1);
+                let topic = Ref::of(header.topic);
+                let (mid, offset) = (header.number, value);
+                let readers = self.others_of(slot, topic, header.messages);
+                self.tell_native(slot, &ServerControl::Verdict { mid, offset, readers });
             }
-            return;
+            _ => {}
         }
-        self.is_answered(slot, 1);
-        if self.natives.conn(slot).entry.is_some() {
-            let offset = content.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-            let topic = Ref::of(header.topic);
-            let (mid, readers) = (header.number, self.others_of(slot, topic, header.messages));
-            self.tell_native(slot, &ServerControl::Verdict { mid, offset, readers });
+    }
+
+    /// What a connection asked another shard has come to an end.
+    pub(super) fn has_asked(&mut self, slot: Ref, ask: u64, end: Asked) {
+        let conn = self.natives.conn_mut(slot);
+        if conn.waits_for(ask) {
+            conn.set_asked(end);
+            self.links.eased = true;
         }
     }
 

@@ -14,6 +14,7 @@
 //! order, with the bodies of batches between, straight out of the logs. A [`slots::Batch`] says
 //! where.
 
+mod away;
 mod check;
 mod compose;
 mod control;

@@ -7,39 +7,51 @@ use crate::access::Right;
 use crate::id::Ref;
 use crate::native::{Code, FRAME_HEADER_BYTES, Frame, FrameHeader, ServerControl, flags};
 use crate::relay::Relay;
+use crate::relay::input::Stop;
 use crate::session::{Flags, Phase};
 use crate::storage::{Pool, Purpose};
 
 /// When who found a peer busy may try again.
-pub(super) const RETRY_MS: u32 = 100;
+const RETRY_MS: u32 = 100;
 /// Of its allowance in bytes, in percent, from which a peer that does not read is sent no more.
 const LAG_BUSY: u64 = 75;
 
 impl<P: Pool> Relay<'_, P> {
-    /// A frame with a peer goes into that one's own output, as a record of its own.
-    pub(super) fn pass_on(&mut self, slot: Ref, frame: &Frame<'_>) -> Outcome {
+    /// A frame with a peer goes to that one, wherever it is.
+    pub(super) fn pass_on(&mut self, slot: Ref, frame: &Frame<'_>) -> Result<Outcome, Stop> {
         if !self.may(slot, Right::Request, b"") {
-            return Outcome::Refused(Code::Forbidden, 0);
+            return Ok(Outcome::Refused(Code::Forbidden, 0));
         }
-        let (entry, peer) = match self.route(frame.header.peer) {
-            Ok(found) => found,
-            Err(Lost::NoRoute) => return Outcome::Refused(Code::NoRoute, 0),
-            Err(Lost::Busy) => return Outcome::Refused(Code::Busy, RETRY_MS),
-        };
+        if let Some(shard) = self.away_of(frame.header.peer) {
+            return self.pass_away(slot, shard, frame);
+        }
+        let from = self.handle_of_entry(self.natives.conn(slot).entry);
+        Ok(match self.pass(from, frame) {
+            Ok(()) => Outcome::Taken,
+            Err(code) => Outcome::Refused(code, retry_of(code)),
+        })
+    }
+
+    /// What a session says goes into its peer's own output, as a record of its own.
+    pub(super) fn pass(&mut self, from: u64, frame: &Frame<'_>) -> Result<(), Code> {
+        let (entry, peer) = self.route(frame.header.peer).map_err(|lost| match lost {
+            Lost::NoRoute => Code::NoRoute,
+            Lost::Busy => Code::Busy,
+        })?;
         let len = FRAME_HEADER_BYTES.saturating_add(frame.payload.len());
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         if len > self.natives.conn(peer).records.sending.body_max() {
-            return Outcome::Refused(Code::TooLarge, 0);
+            return Err(Code::TooLarge);
         }
         if frame.header.has(flags::BRIDGED) && self.may(peer, Right::Bridge, b"") {
-            return Outcome::Refused(Code::Forbidden, 0);
+            return Err(Code::Forbidden);
         }
         let waits = self.sessions.at(peer).output.len().saturating_add(len);
         if waits > self.limits.native.direct_bytes || self.is_far_behind(peer) {
-            return Outcome::Refused(Code::Busy, RETRY_MS);
+            return Err(Code::Busy);
         }
         let header = FrameHeader {
-            peer: self.handle_of_entry(self.natives.conn(slot).entry),
+            peer: from,
             offset: self.natives.entries.at(entry).direct,
             ..frame.header
         };
@@ -49,12 +61,12 @@ impl<P: Pool> Relay<'_, P> {
         // And some for those who are told something else.
         let spare = self.limits.blocks / 8;
         if self.memory.blocks_free() < blocks.saturating_add(spare) || self.is_doomed(peer) {
-            return Outcome::Refused(Code::Overloaded, RETRY_MS);
+            return Err(Code::Overloaded);
         }
         self.rekey_if_due(peer);
         let digest = digest_of(&header, frame.payload);
         let Ok(record) = self.natives.conn_mut(peer).records.sending.frames(len, &digest) else {
-            return Outcome::Refused(Code::Busy, RETRY_MS);
+            return Err(Code::Busy);
         };
         let item = self.natives.entries.at_mut(entry);
         let step = u64::from(!cfg!(wardline_mutant = "direct_not_numbered"));
@@ -72,7 +84,7 @@ impl<P: Pool> Relay<'_, P> {
         self.sessions.at_mut(peer).output = output;
         if said {
             self.mark(peer, crate::session::Pending::SEND);
-            Outcome::Taken
+            Ok(())
         } else {
             crate::fault::invariant_failed("a block that was free is not");
         }
@@ -85,9 +97,27 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// How much of a stream its reader will take.
-    pub(super) fn credit(&mut self, slot: Ref, peer: u64, corr: u64, bytes: u32) {
-        let may = self.may(slot, Right::Request, b"");
-        let Some((_, other)) = self.route(peer).ok().filter(|_| may) else {
+    pub(super) fn credit(
+        &mut self,
+        slot: Ref,
+        peer: u64,
+        corr: u64,
+        bytes: u32,
+    ) -> Result<(), Stop> {
+        let from = self.handle_of_entry(self.natives.conn(slot).entry);
+        if !self.may(slot, Right::Request, b"") {
+            self.stats.credits_dropped.bump();
+        } else if let Some(shard) = self.away_of(peer) {
+            return self.credit_away(slot, shard, from, (peer, corr, bytes));
+        } else {
+            self.give_credit(from, (peer, corr, bytes));
+        }
+        Ok(())
+    }
+
+    /// A session of this shard is told how much another one will take.
+    pub(super) fn give_credit(&mut self, from: u64, (peer, corr, bytes): (u64, u64, u32)) {
+        let Ok((_, other)) = self.route(peer) else {
             self.stats.credits_dropped.bump();
             return;
         };
@@ -97,8 +127,7 @@ impl<P: Pool> Relay<'_, P> {
             self.stats.credits_dropped.bump();
             return;
         }
-        let peer = self.handle_of_entry(self.natives.conn(slot).entry);
-        self.tell_peer(other, &ServerControl::Credit { peer, corr, bytes });
+        self.tell_peer(other, &ServerControl::Credit { peer: from, corr, bytes });
     }
 
     /// The handle of a connection of the line dialect, by which its messages name it.
@@ -115,6 +144,11 @@ impl<P: Pool> Relay<'_, P> {
         let lives = session.phase() == Phase::Open && !session.flags.has(Flags::NATIVE);
         (lives && self.line_handle(slot) == of).then_some(slot)
     }
+}
+
+/// When who was refused for that may try again.
+pub(super) const fn retry_of(code: Code) -> u32 {
+    if matches!(code, Code::Busy | Code::Overloaded) { RETRY_MS } else { 0 }
 }
 
 fn digest_of(header: &[u8], payload: &[u8]) -> [u8; 32] {

@@ -53,7 +53,7 @@ impl<P: Pool> Relay<'_, P> {
             Err(code @ Code::Busy) => Outcome::Refused(code, RETRY_MS),
             Err(code) => Outcome::Refused(code, 0),
             Ok(()) if publishes => self.publish_frame(slot, frame, cursor)?,
-            Ok(()) => self.pass_on(slot, frame),
+            Ok(()) => self.pass_on(slot, frame)?,
         };
         self.spend(slot, spent, bytes);
         match outcome {

@@ -9,7 +9,7 @@
 //! once, at its end. Of where records begin in it only one place is kept up, and only while peers
 //! have something there.
 
-use super::peers::RETRY_MS;
+use super::peers::retry_of;
 use super::slots::Native;
 use crate::id::Ref;
 use crate::native::{Code, FRAME_HEADER_BYTES, FrameKind, RECORD_HEADER_BYTES};
@@ -112,7 +112,7 @@ impl<P: Pool> Relay<'_, P> {
             return;
         }
         let lives = self.entry_of(conn.handle).is_ok();
-        let why = if lives { (Code::Busy, RETRY_MS) } else { (Code::NoRoute, 0) };
+        let why = if lives { Code::Busy } else { Code::NoRoute };
         let mut rest = self.sessions.at(slot).output.after(&self.memory, at);
         while !rest.is_empty() {
             let mut front = [0_u8; FRONT];
@@ -129,7 +129,10 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// A message came to nothing after it was taken: it may be sent again.
-    fn give_back(&mut self, peer: u64, mid: u64, (code, retry_ms): (Code, u32)) {
+    pub(super) fn give_back(&mut self, peer: u64, mid: u64, code: Code) {
+        if let Some(shard) = self.away_of(peer) {
+            return self.give_back_away(shard, peer, mid, code);
+        }
         let Some(entry) = self.entry_that_was(peer) else { return };
         let item = self.natives.entries.at_mut(entry);
         if !cfg!(wardline_mutant = "returned_stays_marked") {
@@ -137,7 +140,7 @@ impl<P: Pool> Relay<'_, P> {
         }
         self.stats.directs_returned.bump();
         if let Some(conn) = item.conn.some() {
-            self.nack(conn, mid, code, retry_ms);
+            self.nack(conn, mid, code, retry_of(code));
         }
     }
 }

@@ -95,10 +95,10 @@ impl<P: Pool> Relay<'_, P> {
             peer.partly = peer.partly.saturating_add(1);
             let Some(offset) = put else { invariant_failed("a frame whose line was not measured") };
             if asks {
-                let Header { author: asker, epoch: generation, .. } = *header;
                 let (kind, about) = (kind::VERDICT, frame.header.mid);
                 let topic = header.topic;
-                let answer = Answer { kind, asker, generation, topic, about, offset, readers };
+                let (value, count) = (offset, readers);
+                let answer = Answer { topic, about, value, count, ..Answer::of(kind, header) };
                 self.give_answer(from, answer);
             }
         }

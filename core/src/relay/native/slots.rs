@@ -84,10 +84,12 @@ pub struct Native {
     pub(super) control: u16,
     /// That is the body of a PING.
     pub(super) pinged: u8,
-    /// How far the topic is that it waits for: [`Asked`].
+    /// How far what it waits for is: [`Asked`].
     asked: u8,
     /// How many replicas had been given up when it was asked for.
     pub(super) asked_at: u32,
+    /// The number of the ask that waits.
+    asked_for: u32,
     /// What other shards are yet to say of its messages: until then it has no PONG.
     pub(super) due: u32,
     pub(super) records: Records,
@@ -103,16 +105,18 @@ pub struct Native {
 
 const _: () = assert!(size_of::<Native>() <= 448);
 
-/// How far a topic of another shard is that a connection waits for.
+/// How far that of another shard is that a connection waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Asked {
     /// It waits for none.
     #[default]
     No,
-    /// Its home was asked.
+    /// It was asked.
     Yes,
-    /// Its home has no place for it.
+    /// There is no place for its topic.
     Refused,
+    /// It was told.
+    Answered,
 }
 
 impl Native {
@@ -120,8 +124,20 @@ impl Native {
         match self.asked {
             1 => Asked::Yes,
             2 => Asked::Refused,
+            3 => Asked::Answered,
             _ => Asked::No,
         }
+    }
+
+    /// Its ask waits for another shard.
+    pub(super) const fn asks(&mut self, ask: u32) {
+        self.asked_for = ask;
+        self.set_asked(Asked::Yes);
+    }
+
+    /// Whether that ask waits for another shard.
+    pub(super) fn waits_for(&self, ask: u64) -> bool {
+        self.asked() == Asked::Yes && u64::from(self.asked_for) == ask
     }
 
     pub(super) const fn set_asked(&mut self, asked: Asked) {
@@ -129,6 +145,7 @@ impl Native {
             Asked::No => 0,
             Asked::Yes => 1,
             Asked::Refused => 2,
+            Asked::Answered => 3,
         };
     }
 

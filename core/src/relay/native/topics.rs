@@ -194,6 +194,7 @@ impl<P: Pool> Relay<'_, P> {
             return Ok(());
         }
         let there = self.await_topic(slot, ask, name)?;
+        self.waits_for_notes()?;
         let known = self.find_topic(name.as_bytes());
         if known.is_some_and(|topic| self.reads(slot, topic)) {
             self.refuse_ask(slot, ask, Code::BadState, 0);
@@ -238,7 +239,7 @@ impl<P: Pool> Relay<'_, P> {
             self.mark(slot, crate::session::Pending::SEND);
         }
         self.cursors.at_mut(cursor).sub |= sub::TOLD;
-        if self.topics.at(topic).watchers > 0 {
+        if self.is_watched(topic) {
             self.tell_presence(topic, slot, true);
         }
         Ok(())
@@ -293,7 +294,7 @@ impl<P: Pool> Relay<'_, P> {
         let Some(cursor) = self.sub_of(slot, number) else { return };
         let Cursor { topic, sub: wants, .. } = *self.cursors.at(cursor);
         // Now, not once what is under way has come to its end: it may have begun anew by then.
-        if wants & sub::TOLD != 0 && self.topics.at(topic).watchers > 0 {
+        if wants & sub::TOLD != 0 && self.is_watched(topic) {
             self.tell_presence(topic, slot, false);
         }
         self.cursors.at_mut(cursor).sub |= sub::ENDED;
@@ -354,7 +355,7 @@ impl<P: Pool> Relay<'_, P> {
             let item = *self.cursors.at(cursor);
             next = item.sub_next;
             let known = item.sub & (sub::TOLD | sub::ENDED) == sub::TOLD;
-            if known && self.topics.at(item.topic).watchers > 0 {
+            if known && self.is_watched(item.topic) {
                 self.tell_presence(item.topic, slot, false);
             }
         }
@@ -386,8 +387,21 @@ impl<P: Pool> Relay<'_, P> {
     /// Who asked for it, and may know it, is told that somebody came to a topic or left it. That is
     /// charged to who did.
     fn tell_presence(&mut self, topic: Ref, who: Ref, came: bool) {
-        let (number, entry) = (self.number_of(topic), self.natives.conn(who).entry);
+        let entry = self.natives.conn(who).entry;
         let handle = if entry.is_some() { self.handle_of_entry(entry) } else { 0 };
+        self.tell_presence_away(topic, handle, came);
+        let told = self.tell_watchers(topic, who, handle, came);
+        self.charge_deliveries(who, told);
+    }
+
+    /// Whether somebody may want to know who comes to a topic. Of other shards that is not known.
+    fn is_watched(&self, topic: Ref) -> bool {
+        self.topics.at(topic).watchers > 0 || self.links.shards > 1
+    }
+
+    /// Tells those of this shard. Gives how many they were.
+    pub(super) fn tell_watchers(&mut self, topic: Ref, who: Ref, handle: u64, came: bool) -> u32 {
+        let number = self.number_of(topic);
         let value = if came {
             ServerControl::Joined { topic: number, handle }
         } else {
@@ -414,7 +428,7 @@ impl<P: Pool> Relay<'_, P> {
             }
             self.tell_peer(other, &value);
         }
-        self.charge_deliveries(who, told);
+        told
     }
 
     /// Frees what of a topic's frames nobody reads and nobody wants to keep.
