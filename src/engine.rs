@@ -128,6 +128,8 @@ pub(crate) struct Stage<'s> {
     pub(crate) native_seed: [u8; 32],
     /// Networks whose word is taken on who connects.
     pub(crate) proxies: &'s [Network],
+    /// Native sessions are on all shards.
+    pub(crate) spread: bool,
     pub(crate) listens: &'s [Listen],
     pub(crate) listeners: ShardListeners,
     pub(crate) clock: Clock,
@@ -176,6 +178,9 @@ impl<'s> Stage<'s> {
         }
         if let Some(native) = self.native {
             relay.speak_native(native, self.native_seed, clock::unix_ms()).map_err(unfit)?;
+            if self.spread {
+                relay.spread_sessions();
+            }
         }
         relay.trust_proxies(self.proxies);
         // The same names in the same order everywhere, whether the shard listens there or not.

@@ -75,8 +75,9 @@ fn serve(
     let tuning = Tuning::for_limits(limits);
     // Who wants to know the ports may want to reach one shard, and nobody else does.
     let own = shards > 1 && settings.server.ports_file.is_some();
-    let listeners = bind_shards(&settings.server.listen, &tuning, shards, own)
-        .map_err(|error| Failure::Bind(error.to_string()))?;
+    let listeners =
+        bind_shards(&settings.server.listen, &tuning, shards, (own, choice.engine.hands_over()))
+            .map_err(|error| Failure::Bind(error.to_string()))?;
     let first = listeners.first().map(|first| &first.shared[..]).unwrap_or_default();
     let started = start_line(first, choice.engine.name(), shards, said.identity.as_ref());
     let _pid_file = write_pid_file(settings)?;

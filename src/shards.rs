@@ -141,9 +141,11 @@ impl Shard<'_> {
         let native_seed = clock::seed().map_err(|error| failed(&error))?;
         let mine = orders.get(usize::from(links.shard()));
         let orders = mine.ok_or_else(|| failed(&"a shard without orders"))?;
-        let shared = listeners.shared.iter().map(|listener| !listener.listen.dialects().native());
+        // Where sessions are all on the first shard, it keeps those who may have one.
+        let spread = engine.hands_over();
+        let shared = listeners.shared.iter().map(|it| spread || !it.listen.dialects().native());
         links.share_doors(shared);
-        // Sessions are all on the first shard, and so is the order of what they read and say.
+        // The order of what sessions read and say is all on the first shard.
         let homes = if who.is_some() { Homes::First } else { Homes::ByName };
         let listens = &settings.server.listen;
         let proxies = &settings.server.trusted_proxies;
@@ -156,6 +158,7 @@ impl Shard<'_> {
             seed,
             native_seed,
             proxies,
+            spread,
             listens,
             listeners,
             clock,

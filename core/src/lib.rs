@@ -70,7 +70,7 @@ pub use pump::{Carrier, Next, Started, pump, send};
 pub use quarantine::{Ban, Offence, Verdict};
 pub use rate::{Bucket, Rate};
 #[cfg(feature = "native-sessions")]
-pub use relay::{Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native, NativeSlots};
+pub use relay::{Digest, Entry, EntryBucket, HalfOpen, Handover, NameBucket, Native, NativeSlots};
 pub use relay::{GATHER_MAX, Gather, Output, Relay, Remote, Show, Slots, Tap};
 pub use session::Session;
 pub use stats::{Counter, Stats};

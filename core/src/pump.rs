@@ -4,6 +4,8 @@ use core::net::SocketAddr;
 
 use crate::event::Event;
 use crate::id::ConnId;
+#[cfg(feature = "native-sessions")]
+use crate::relay::Handover;
 use crate::relay::{Gather, Output, Relay};
 use crate::storage::Pool;
 use crate::time::Instant;
@@ -41,6 +43,14 @@ pub trait Carrier<P> {
     /// Closes the socket. Gives whether that is done at once; else [`Relay::handle_closed`]
     /// follows, once nothing of it is under way.
     fn close(&mut self, conn: ConnId) -> bool;
+    /// The connection goes to another shard of the process, with its socket, once nothing of it is
+    /// under way here; for the rest it is as if it were closed. Of the frontend of a relay that is
+    /// no shard this is never asked.
+    #[cfg(feature = "native-sessions")]
+    fn hand_over(&mut self, conn: ConnId, handover: Handover) -> bool {
+        drop(handover);
+        self.close(conn)
+    }
     /// Tells the operator. `remote`: where the peer is of whom the event speaks, as the relay was
     /// told when it took the connection, or by its proxy; the socket of one that was reset does not
     /// know any more.
@@ -90,6 +100,7 @@ pub fn pump<P: Pool, C: Carrier<P>>(
                     relay.handle_closed(now, conn);
                 }
             }
+            Output::Handover(conn) => hand_over(relay, carrier, now, conn),
             Output::Event(event) => {
                 carrier.event(event, event.conn().and_then(|conn| relay.remote(conn)));
             }
@@ -99,6 +110,27 @@ pub fn pump<P: Pool, C: Carrier<P>>(
         }
     }
 }
+
+/// Has a connection go to another shard.
+#[cfg(feature = "native-sessions")]
+fn hand_over<P: Pool, C: Carrier<P>>(
+    relay: &mut Relay<'_, P>,
+    carrier: &mut C,
+    now: Instant,
+    conn: ConnId,
+) {
+    let gone = match relay.take_handover(now, conn) {
+        Some(handover) => carrier.hand_over(conn, handover),
+        None => carrier.close(conn),
+    };
+    if gone {
+        relay.handle_closed(now, conn);
+    }
+}
+
+/// Never reached: only native connections go.
+#[cfg(not(feature = "native-sessions"))]
+fn hand_over<P: Pool, C: Carrier<P>>(_: &mut Relay<'_, P>, _: &mut C, _: Instant, _: ConnId) {}
 
 /// Gathers for a connection whose socket can take more, and starts the send.
 pub fn send<P: Pool, C: Carrier<P>>(

@@ -45,7 +45,7 @@ use crate::topic::Topic;
 use crate::wheel::{Wheel, WheelSlot};
 
 #[cfg(feature = "native-sessions")]
-pub use native::{Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native, NativeSlots};
+pub use native::{Digest, Entry, EntryBucket, HalfOpen, Handover, NameBucket, Native, NativeSlots};
 pub(crate) use patience::Patience;
 
 /// The most ranges in one send.
@@ -196,6 +196,10 @@ pub enum Output {
     Finish(ConnId),
     /// Close the socket; [`Relay::handle_closed`] follows once nothing of it is under way.
     Close(ConnId),
+    /// The connection is another shard's: [`Relay::take_handover`] gives what goes with its socket.
+    /// To this relay it is closed: [`Relay::handle_closed`] follows once nothing of it is under
+    /// way, and then the socket goes to [`Relay::handle_handover`] there.
+    Handover(ConnId),
     /// Something for the operator.
     Event(Event),
     /// The turn is over: nothing more until there is input, or this time has come.
@@ -468,6 +472,9 @@ impl<'s, P: Pool> Relay<'s, P> {
         }
         if session.pending.take(Pending::CLOSE) {
             return Some(Output::Close(conn));
+        }
+        if session.pending.take(Pending::HANDOVER) {
+            return Some(Output::Handover(conn));
         }
         let first = self.ready.pop(&mut self.sessions);
         if first != Some(slot) {

@@ -52,7 +52,7 @@ macro_rules! bits {
 
 bits! {
     /// What the frontend is yet to be told of a connection.
-    Pending: SEND, CANCEL, PROBE, FINISH, CLOSE, FLOW
+    Pending: SEND, CANCEL, PROBE, FINISH, CLOSE, FLOW, HANDOVER
 }
 
 bits! {

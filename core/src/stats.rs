@@ -189,6 +189,8 @@ stats! {
     directs_returned,
     /// Credit for streams that found nobody to be given to.
     credits_dropped,
+    /// Connections that went to the shard that their clients are at home on.
+    handed_over,
     /// What other shards were to be told of sessions, and found no memory.
     notes_lost,
     /// Times that a native sender was out of tokens.

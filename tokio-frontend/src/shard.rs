@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
-use wardline_core::{ConnId, Gather, Instant, Next, Relay, Remote, TopicId, pump, send};
+use wardline_core::{ConnId, Gather, Handover, Instant, Next, Relay, Remote, TopicId, pump, send};
 use wardline_host::bells::Bell;
 use wardline_host::callers::{Caller, Callers};
 use wardline_host::clock::Clock;
@@ -106,6 +106,7 @@ impl<'s> Shard<'s> {
         }
         let next = pump(&mut self.relay, &mut self.sockets, &mut self.gather, now);
         self.sockets.events.report(&self.relay);
+        self.hand_over();
         self.links.give_out(&mut self.relay, now);
         if self.draining && self.relay.connections() == 0 && self.links.all_drained() {
             return Poll::Ready(());
@@ -220,7 +221,7 @@ impl<'s> Shard<'s> {
                 Poll::Pending => return,
                 Poll::Ready(Ok((stream, addr))) => {
                     match self.links.hand_on_to(at, self.relay.connections()) {
-                        None => self.admit(stream, Remote { addr, topic }, now),
+                        None => self.admit(stream, Remote { addr, topic }, None, now),
                         Some(to) => self.hand_on(to, stream, Remote { addr, topic }),
                     }
                 }
@@ -241,24 +242,39 @@ impl<'s> Shard<'s> {
         match stream.into_std() {
             Ok(stream) => {
                 tracing::debug!(%addr, "handed on to shard-{to}");
-                self.links.hand_on(to, Arrival { stream, addr, topic });
+                self.links.hand_on(to, Arrival { stream, addr, topic, handover: None });
             }
             Err(error) => tracing::debug!(%addr, %error, "lost while it was handed on"),
         }
     }
 
+    /// Connections go to the shards of their clients.
+    fn hand_over(&mut self) {
+        let topic = self.relay.listen_native().ok();
+        let gone = self.sockets.gone.drain(..);
+        // What tokio does not let go of is lost.
+        let gone = gone.filter_map(|(stream, handover)| Some((stream.into_std().ok()?, handover)));
+        self.links.hand_over(topic, gone);
+    }
+
     /// A connection that another shard has accepted.
     fn welcome(&mut self, arrival: Arrival, now: Instant) {
-        let Arrival { stream, addr, topic } = arrival;
+        let Arrival { stream, addr, topic, handover } = arrival;
         match TcpStream::from_std(stream) {
-            Ok(stream) => self.admit(stream, Remote { addr, topic }, now),
+            Ok(stream) => self.admit(stream, Remote { addr, topic }, handover, now),
             Err(error) => tracing::debug!(%addr, %error, "lost while it was handed on"),
         }
     }
 
-    fn admit(&mut self, stream: TcpStream, remote: Remote, now: Instant) {
-        let arrival = (stream, remote);
-        let taken = net::admit(&mut self.relay, self.tuning, arrival, now, |stream, warning| {
+    fn admit(
+        &mut self,
+        stream: TcpStream,
+        remote: Remote,
+        handover: Option<Handover>,
+        now: Instant,
+    ) {
+        let (relay, arrival) = (&mut self.relay, (stream, remote));
+        let taken = net::admit(relay, self.tuning, arrival, handover, now, |stream, warning| {
             let _ = stream.try_write(warning);
         });
         if let Some((conn, stream)) = taken {

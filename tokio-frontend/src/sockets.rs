@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use wardline_core::{Carrier, ConnId, Event, GATHER_MAX, Gather, Pool, Started};
+use wardline_core::{Carrier, ConnId, Event, GATHER_MAX, Gather, Handover, Pool, Started};
 use wardline_host::bells::{Bell, Bells};
 use wardline_host::events::Events;
 
@@ -36,6 +36,8 @@ pub(crate) struct Sockets {
     /// Sockets to be looked at in the next turn, whatever they say themselves.
     pub(crate) again: Vec<u32>,
     pub(crate) events: Events,
+    /// Those that go to other shards.
+    pub(crate) gone: Vec<(TcpStream, Handover)>,
     probe: Probe,
 }
 
@@ -48,6 +50,7 @@ impl Sockets {
             ready,
             again: Vec::with_capacity(2 * numbers),
             events: Events::default(),
+            gone: Vec::new(),
             probe: Probe::default(),
         }
     }
@@ -157,6 +160,15 @@ impl<P: Pool> Carrier<P> for Sockets {
             && let Some(place) = self.table.get_mut(conn.index())
         {
             *place = None;
+        }
+        true
+    }
+
+    fn hand_over(&mut self, conn: ConnId, handover: Handover) -> bool {
+        if self.of(conn).is_some()
+            && let Some(socket) = self.table.get_mut(conn.index()).and_then(Option::take)
+        {
+            self.gone.push((socket.stream, handover));
         }
         true
     }

@@ -70,7 +70,8 @@ impl Drop for Stop<'_> {
 fn clients(addr: SocketAddr, other: &Links, topic: TopicId) {
     let (socket, reader) = always_ready();
     let from = SocketAddr::from(([127, 0, 0, 1], 9));
-    other.hand_on(0, Arrival { stream: TcpStream::from(socket), addr: from, topic });
+    other
+        .hand_on(0, Arrival { stream: TcpStream::from(socket), addr: from, topic, handover: None });
     let mut speaker = TcpStream::connect(addr).expect("connected");
     let mut witness = TcpStream::connect(addr).expect("connected");
     witness.set_read_timeout(Some(Duration::from_secs(20))).expect("an option");

@@ -210,6 +210,7 @@ impl World<'_, '_> {
             Output::Event(event) => {
                 carrier.event(event, event.conn().and_then(|conn| relay.remote(conn)));
             }
+            Output::Handover(_) => unreachable!("only native connections go"),
             Output::Wait(_) => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use wardline_core::native::handshake::Solve;
-use wardline_core::native::handshake::client::{Answered, Attempt};
+use wardline_core::native::handshake::client::{Answered, Attempt, Connected, Resumption};
 use wardline_core::native::{
     ClientControl, Ephemeral, FrameHeader, FrameKind, FrameWriter, Identity, Next, Record, Records,
     ServerControl, SigningKey, Start, digest, flags,
@@ -15,7 +15,7 @@ use wardline_core::{
 
 use super::lines::{is_refused, strike};
 use super::process::{
-    NOW, Sent, Shard, accept, carry_into, lend, limits, settle_into, shard as one_of,
+    HANDED, NOW, Sent, Shard, accept, carry_into, lend, limits, settle_into, shard as one_of,
 };
 
 /// Everybody may do everything.
@@ -61,6 +61,7 @@ impl Both {
         let [mut home, mut far] = [0, 1].map(|nth| one_of(nth, 2, limits, Homes::First));
         for (relay, seed) in [(&mut home, 9), (&mut far, 10)] {
             relay.speak_native(slots(&limits), [seed; 32], 1_700_000_000_000).expect("it may");
+            relay.spread_sessions();
         }
         let [topic, same] = [&mut home, &mut far].map(|relay| relay.listen("main").expect("one"));
         assert_eq!(topic, same, "topics have the same numbers everywhere");
@@ -82,6 +83,15 @@ impl Both {
 
     fn say(&mut self, shard: usize, conn: ConnId, line: &[u8]) {
         self.relay(shard).handle_input(NOW, conn, &[line, b"\n"].concat());
+    }
+
+    /// A connection that was handed over comes to its shard.
+    fn arrive(&mut self) -> Option<(usize, ConnId)> {
+        let handover = HANDED.with_borrow_mut(Vec::pop)?;
+        let shard = usize::from(handover.to);
+        let conn = self.relay(shard).handle_handover(NOW, handover).expect("it is taken");
+        self.settle();
+        Some((shard, conn))
     }
 
     /// Does what there is to be done, rings and all.
@@ -122,6 +132,7 @@ struct Client {
     shard: usize,
     conn: ConnId,
     handle: u64,
+    resumption: Resumption,
     records: Records,
     topic: u32,
     mid: u64,
@@ -135,25 +146,44 @@ impl Client {
         Self::at(both, 0, seed)
     }
 
+    /// One that is at home on a shard.
     fn at(both: &mut Both, shard: usize, seed: u8) -> Self {
+        Self::by(both, (shard, shard), seed, None)
+    }
+
+    /// One that is at home on the second of two shards, and comes to the first; with a session that
+    /// it wants to go on with, or without.
+    fn by(
+        both: &mut Both,
+        (shard, home): (usize, usize),
+        seed: u8,
+        resume: Option<&Resumption>,
+    ) -> Self {
         let native = both.native;
         let conn = accept(both.relay(shard), native, HERE);
-        let key = SigningKey::from_seed(&[seed; 32]);
+        let key = key_at(home, seed);
         let attempt = Attempt {
             key: &key,
             pin: None,
             features: 0,
             recv_max: 65_584,
-            resume: None,
+            resume,
             e_c: Ephemeral::from_entropy([seed; 32]),
             n_c: [seed; 16],
         };
         let (hello, wait) = attempt.hello();
         both.relay(shard).handle_input(NOW, conn, hello.as_bytes());
         both.settle();
+        let (shard, conn) = both.arrive().unwrap_or((shard, conn));
         let challenge = both.sent[shard].remove(&conn).expect("an answer");
-        let Ok(Answered::Challenged(challenged)) = wait.answer(&challenge, NOW) else {
-            panic!("not challenged")
+        let challenged = match wait.answer(&challenge, NOW).expect("a good server") {
+            Answered::Challenged(challenged) => challenged,
+            Answered::Resumed(connected) => {
+                let mut client = Self::of((shard, conn), &connected);
+                client.ping(both);
+                both.settle();
+                return client;
+            }
         };
         let Solve::Found(solution) = challenged.puzzle().solve(0, 1 << 20) else {
             panic!("too hard")
@@ -161,13 +191,29 @@ impl Client {
         let (auth, wait) = challenged.auth(solution, 1, 1).expect("a good server");
         both.relay(shard).handle_input(NOW, conn, auth.as_bytes());
         both.settle();
+        let (shard, conn) = both.arrive().unwrap_or((shard, conn));
+        assert_eq!(shard, home, "it is where its identity is at home");
         let mut bytes = both.sent[shard].remove(&conn).expect("an answer");
         let rest = bytes.split_off(112);
         let connected = wait.accept(&bytes, NOW).expect("accepted");
         both.sent[shard].insert(conn, rest);
+        Self::of((shard, conn), &connected)
+    }
+
+    fn of((shard, conn): (usize, ConnId), connected: &Connected) -> Self {
         let (records, topic, mid) = (connected.records(), 0, 1);
-        let handle = connected.handle();
-        Self { shard, conn, handle, records, topic, mid, frames: Vec::new(), values: Vec::new() }
+        let (handle, resumption) = (connected.handle(), connected.resumption());
+        Self {
+            shard,
+            conn,
+            handle,
+            resumption,
+            records,
+            topic,
+            mid,
+            frames: Vec::new(),
+            values: Vec::new(),
+        }
     }
 
     fn ask(&mut self, both: &mut Both, value: &ClientControl<'_>) {
@@ -570,25 +616,59 @@ fn what_was_queued_for_a_peer_of_another_shard_comes_back_when_it_ends() {
     assert_eq!(both.home.stats().notes_lost.value(), 0);
 }
 
-/// The seed of a client whose identity is at home on a shard.
-fn at_home(shard: u8) -> u8 {
-    let identity = |seed: &u8| SigningKey::from_seed(&[*seed; 32]).identity();
-    let home = |seed: &u8| wardline_core::home_of(identity(seed).as_bytes(), 2) == shard;
-    (1..).find(home).expect("one of them")
+/// A key whose identity is at home on a shard.
+fn key_at(home: usize, seed: u8) -> SigningKey {
+    let mut keys = (0..=255).map(|nth| {
+        let mut secret = [seed; 32];
+        secret[31] = nth;
+        SigningKey::from_seed(&secret)
+    });
+    let at_home = |key: &SigningKey| {
+        usize::from(wardline_core::home_of(key.identity().as_bytes(), 2)) == home
+    };
+    keys.find(at_home).expect("one of them")
+}
+
+#[test]
+fn a_client_is_handed_to_the_home_of_its_identity() {
+    for (came, home) in [(0, 1), (1, 0)] {
+        let mut both = Both::new(limits());
+        let mut client = Client::by(&mut both, (came, home), 1, None);
+        assert_eq!((client.shard, client.handle >> 56), (home, home as u64));
+        client.subscribe(&mut both, true, Start::Now);
+        client.say(&mut both, b"I am here", 0);
+        both.settle();
+        client.hear(&mut both);
+        assert_eq!(client.heard(), [b"I am here"]);
+        assert_eq!(both.relay(came).connections(), 0, "nothing is left of it");
+        assert_eq!(both.relay(came).stats().handed_over.value(), 1);
+        // It comes back to the other one again, while its old connection is there still.
+        let resumption = client.resumption;
+        let mut again = Client::by(&mut both, (came, home), 1, Some(&resumption));
+        assert_eq!((again.shard, again.handle), (home, client.handle));
+        again.hear(&mut both);
+        assert!(again.values[0].starts_with("Taken { mid: 1,"), "{:?}", again.values);
+        assert_eq!(both.relay(home).stats().resumes.value(), 1);
+        assert_eq!(both.relay(home).stats().superseded.value(), 1);
+        // And from nothing, as another program of its would: its session is taken over.
+        let third = Client::by(&mut both, (came, home), 1, None);
+        assert_ne!(third.handle, client.handle);
+        assert_eq!(both.relay(home).stats().superseded.value(), 2);
+        assert_eq!(both.relay(came).connections(), 0);
+    }
 }
 
 #[test]
 fn who_reads_and_whose_a_handle_is_can_be_asked_on_any_shard() {
     let mut both = Both::new(limits());
-    let seeds = [at_home(0), at_home(1)];
-    let mut near = Client::new(&mut both, seeds[0]);
-    let mut far = Client::at(&mut both, 1, seeds[1]);
+    let mut near = Client::new(&mut both, 1);
+    let mut far = Client::at(&mut both, 1, 2);
     near.subscribe(&mut both, true, Start::Now);
     far.subscribe(&mut both, true, Start::Now);
     let handles = [near.handle, far.handle];
     for client in [&mut near, &mut far] {
-        for (handle, seed) in handles.iter().zip(seeds) {
-            let identity = *SigningKey::from_seed(&[seed; 32]).identity().as_bytes();
+        for (handle, (home, seed)) in handles.iter().zip([(0, 1), (1, 2)]) {
+            let identity = *key_at(home, seed).identity().as_bytes();
             let told = |ask| {
                 format!(
                     "{:?}",

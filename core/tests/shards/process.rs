@@ -1,13 +1,14 @@
 //! Relays that are shards of one process, and what travels between them, by hand.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use bytemuck::Zeroable;
 use wardline_core::{
-    Ban, ConnId, Cursor, Event, Far, Feed, Gather, Homes, Instant, Limits, Link, LinkSlots, Output,
-    Peer, Pool, PrefixBucket, PrefixSlot, RESERVE, Relay, Remote, Ring, Session, Slots, Tap, Topic,
-    TopicId, WheelSlot, home_of,
+    Ban, ConnId, Cursor, Event, Far, Feed, Gather, Handover, Homes, Instant, Limits, Link,
+    LinkSlots, Output, Peer, Pool, PrefixBucket, PrefixSlot, RESERVE, Relay, Remote, Ring, Session,
+    Slots, Tap, Topic, TopicId, WheelSlot, home_of,
 };
 
 pub(crate) const NOW: Instant = Instant::from_nanos(1_000_000_000);
@@ -81,6 +82,11 @@ pub(crate) fn settle(relay: &mut Shard) {
     settle_but(relay, &[]);
 }
 
+std::thread_local! {
+    /// Connections that are on their way to another shard.
+    pub(crate) static HANDED: RefCell<Vec<Handover>> = const { RefCell::new(Vec::new()) };
+}
+
 /// What each connection was sent.
 pub(crate) type Sent = HashMap<ConnId, Vec<u8>>;
 
@@ -108,6 +114,11 @@ pub(crate) fn settle_into(relay: &mut Shard, stuck: &[ConnId], sent: &mut Sent) 
                 if stuck {
                     full.push(conn);
                 }
+            }
+            Output::Handover(conn) => {
+                let handover = relay.take_handover(NOW, conn).expect("what goes with it");
+                relay.handle_closed(NOW, conn);
+                HANDED.with_borrow_mut(|handed| handed.push(handover));
             }
             Output::Wait(Some(at)) if at <= NOW => {}
             Output::Wait(_) => return,

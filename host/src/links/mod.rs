@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
 use rtrb::{Consumer, Producer, RingBuffer};
-use wardline_core::{Instant, Limits, Pool, Relay, Ring, TopicId};
+use wardline_core::{Handover, Instant, Limits, Pool, Relay, Ring, TopicId};
 
 use gate::Gate;
 
@@ -45,6 +45,8 @@ pub struct Arrival {
     pub addr: SocketAddr,
     /// The topic of the listener that took it; topics have the same numbers on every shard.
     pub topic: TopicId,
+    /// What is known of it already, where it comes to the shard of its client.
+    pub handover: Option<Handover>,
 }
 
 /// What every shard sees of every other one.
@@ -303,6 +305,21 @@ impl Links {
         let least = self.others.iter().map(|other| other.shard).min_by_key(|shard| load(*shard))?;
         let most = load(least).saturating_add(load(least) / 4).saturating_add(HAND_ON_MIN);
         (mine > most).then_some(least)
+    }
+
+    /// Hands connections over that go to the shards of their clients, each with its socket.
+    pub fn hand_over(
+        &self,
+        topic: Option<TopicId>,
+        gone: impl IntoIterator<Item = (TcpStream, Handover)>,
+    ) {
+        for (stream, handover) in gone {
+            let (to, addr) = (handover.to, handover.addr);
+            tracing::debug!(%addr, "handed over to shard-{to}");
+            if let Some(topic) = topic {
+                self.hand_on(to, Arrival { stream, addr, topic, handover: Some(handover) });
+            }
+        }
     }
 
     /// Hands a connection on.

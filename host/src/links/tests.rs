@@ -70,7 +70,7 @@ fn who_is_handed_on_arrives_and_wakes_its_shard() {
     for port in ports {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let addr = SocketAddr::new(addr.ip(), port);
-        links[0].hand_on(1, Arrival { stream, addr, topic });
+        links[0].hand_on(1, Arrival { stream, addr, topic, handover: None });
         assert_eq!(bell.0.load(Ordering::SeqCst), 1);
     }
     assert!(!links[1].may_sleep(), "somebody waits");

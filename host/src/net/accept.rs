@@ -3,7 +3,7 @@
 use std::io;
 
 use socket2::SockRef;
-use wardline_core::{ConnId, Duration, Instant, Pool, Relay, Remote};
+use wardline_core::{ConnId, Duration, Handover, Instant, Pool, Relay, Remote};
 
 use super::Tuning;
 
@@ -13,12 +13,13 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// How often errors of `accept` are told.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Has the relay take a connection. One that it refuses is told so by `warn` in the dialect of the
-/// listener, as far as its socket takes it, and is gone.
+/// Has the relay take a connection, which may come from another shard. One that it refuses is told
+/// so by `warn` in the dialect of the listener, as far as its socket takes it, and is gone.
 pub fn admit<P: Pool, S>(
     relay: &mut Relay<'_, P>,
     tuning: Tuning,
     (stream, remote): (S, Remote),
+    handover: Option<Handover>,
     now: Instant,
     warn: impl FnOnce(&S, &[u8]),
 ) -> Option<(ConnId, S)>
@@ -26,7 +27,11 @@ where
     for<'s> SockRef<'s>: From<&'s S>,
 {
     let Remote { addr, topic } = remote;
-    match relay.handle_accept(now, remote) {
+    let taken = match handover {
+        Some(handover) => relay.handle_handover(now, handover),
+        None => relay.handle_accept(now, remote),
+    };
+    match taken {
         Ok(conn) => {
             if let Err(error) = tuning.accepted(&stream) {
                 tracing::debug!(%conn, %error, "socket options not set");

@@ -142,17 +142,17 @@ const CAN_SHARE: bool = cfg!(all(target_os = "linux", not(wardline_portable)));
 /// others, then those that lead to it alone.
 #[derive(Debug, Default)]
 pub struct ShardListeners {
-    /// In the order of the settings. Those that take native clients only the first shard has: it
-    /// is home to all sessions. Where the system cannot share ports it alone has the others, too,
-    /// and hands connections on.
+    /// In the order of the settings. Those that take native clients only the first shard has where
+    /// it is home to all sessions. Where the system cannot share ports it alone has the others,
+    /// too, and hands connections on.
     pub shared: Vec<Listener>,
     /// In the same order, on ports that the system chose; if they were asked for. None for those
-    /// that take native clients.
+    /// that only the first shard has.
     pub own: Vec<Listener>,
 }
 
 /// Binds every listener for `shards` shards, or none. `own`: each shard gets a port of its own for
-/// each listener, beside.
+/// each listener, beside. `spread`: all take native clients, not the first alone.
 ///
 /// # Errors
 /// The operator's or the system's: the first that cannot be bound.
@@ -160,7 +160,7 @@ pub fn bind_shards(
     listens: &[Listen],
     tuning: &Tuning,
     shards: u8,
-    own: bool,
+    (own, spread): (bool, bool),
 ) -> Result<Vec<ShardListeners>, BindError> {
     let failed = |listen: &Listen, source| BindError { listen: listen.clone(), source };
     let mut all: Vec<_> = (0..shards).map(|_| ShardListeners::default()).collect();
@@ -176,7 +176,7 @@ pub fn bind_shards(
         // connections would go there: so it must be free for one alone, first.
         let first = listener(listen, false).map_err(failed)?;
         let (bound, ip) = (first.listen.clone(), first.addr.ip());
-        let alone = shards > 1 && listen.dialects().native();
+        let alone = shards > 1 && listen.dialects().native() && !spread;
         let mut first = Some(first);
         if CAN_SHARE && shards > 1 && !alone {
             first = None;
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn shards_share_ports_and_have_their_own() {
         let asked = listens(&["line://127.0.0.1:0/a", "line://127.0.0.1:0/b"]);
-        let bound = bind_shards(&asked, &tuning(), 3, true).unwrap();
+        let bound = bind_shards(&asked, &tuning(), 3, (true, false)).unwrap();
         assert_eq!(bound.len(), 3);
         let mut own = std::collections::BTreeSet::new();
         for (nth, shard) in bound.iter().enumerate() {
@@ -289,14 +289,14 @@ mod tests {
             assert_eq!(shard.own[1].listen.topic(), "b");
         }
         let taken = vec![bound[0].shared[0].listen.clone()];
-        let wrong = bind_shards(&taken, &tuning(), 2, false).unwrap_err();
+        let wrong = bind_shards(&taken, &tuning(), 2, (false, false)).unwrap_err();
         assert_eq!(wrong.source.kind(), io::ErrorKind::AddrInUse, "another process has that port");
     }
 
     #[test]
     fn only_the_first_shard_takes_native_clients() {
         let urls = ["native://127.0.0.1:0", "line://127.0.0.1:0/a", "mixed://127.0.0.1:0/b"];
-        let bound = bind_shards(&listens(&urls), &tuning(), 2, true).unwrap();
+        let bound = bind_shards(&listens(&urls), &tuning(), 2, (true, false)).unwrap();
         let shown = |listeners: &[Listener]| -> Vec<String> {
             let named = |listener: &Listener| listener.listen.to_string();
             listeners.iter().map(named).map(|url| url[..4].to_owned()).collect()
@@ -306,9 +306,9 @@ mod tests {
         assert!(bound.iter().all(|shard| shown(&shard.own) == ["line"]));
         // Nobody else can take the port over.
         let taken = vec![bound[0].shared[0].listen.clone()];
-        let wrong = bind_shards(&taken, &tuning(), 2, false).unwrap_err();
+        let wrong = bind_shards(&taken, &tuning(), 2, (false, false)).unwrap_err();
         assert_eq!(wrong.source.kind(), io::ErrorKind::AddrInUse);
-        let alone = bind_shards(&listens(&urls), &tuning(), 1, false).unwrap();
+        let alone = bind_shards(&listens(&urls), &tuning(), 1, (false, false)).unwrap();
         assert_eq!(alone[0].shared.len(), 3);
     }
 

@@ -364,6 +364,16 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// Whether it can hand a connection to another shard once it was read: what is under way in
+    /// tokio-uring cannot be stopped.
+    #[must_use]
+    pub const fn hands_over(self) -> bool {
+        match self {
+            // Not yet.
+            Self::Auto | Self::Ring | Self::TokioUring | Self::Tokio => false,
+        }
+    }
+
     /// All of them, by the names that operators know them by.
     const NAMES: [(&str, Self); 4] = [
         ("auto", Self::Auto),

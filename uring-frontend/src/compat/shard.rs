@@ -236,7 +236,8 @@ impl<'s, 'p> Shard<'s, 'p> {
             }
         }
         while let Some(arrival) = self.links.arrival() {
-            let Arrival { stream, addr, topic } = arrival;
+            // This engine hands nothing over.
+            let Arrival { stream, addr, topic, .. } = arrival;
             self.admit(stream, addr, topic, now);
         }
         for at in 0..self.writable.len() {
@@ -338,7 +339,7 @@ impl<'s, 'p> Shard<'s, 'p> {
                     None => self.admit(stream, addr, topic, now),
                     Some(to) => {
                         tracing::debug!(%addr, "handed on to shard-{to}");
-                        self.links.hand_on(to, Arrival { stream, addr, topic });
+                        self.links.hand_on(to, Arrival { stream, addr, topic, handover: None });
                     }
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -356,7 +357,7 @@ impl<'s, 'p> Shard<'s, 'p> {
     fn admit(&mut self, stream: TcpStream, addr: SocketAddr, topic: TopicId, now: Instant) {
         let arrival = (stream, Remote { addr, topic });
         let taken =
-            net::admit(&mut self.relay, self.tuning, arrival, now, |mut stream, warning| {
+            net::admit(&mut self.relay, self.tuning, arrival, None, now, |mut stream, warning| {
                 let _ = stream.set_nonblocking(true);
                 let _ = io::Write::write(&mut stream, warning);
             });

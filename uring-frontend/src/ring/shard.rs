@@ -8,7 +8,9 @@ use std::net::{TcpListener, TcpStream};
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use wardline_core::{Carrier, ConnId, Gather, Instant, Next, Relay, Remote, TopicId, pump, send};
+use wardline_core::{
+    Carrier, ConnId, Gather, Handover, Instant, Next, Relay, Remote, TopicId, pump, send,
+};
 use wardline_host::clock::Clock;
 use wardline_host::links::{Arrival, Links};
 use wardline_host::net::{self, Tuning};
@@ -114,6 +116,8 @@ impl<'s, 'p> Shard<'s, 'p> {
             let next = pump(&mut self.relay, &mut self.sockets, &mut self.gather, now);
             self.ask();
             self.sockets.events.report(&self.relay);
+            let gone = self.sockets.gone.drain(..);
+            self.links.hand_over(self.relay.listen_native().ok(), gone);
             self.links.give_out(&mut self.relay, now);
             if self.draining && self.relay.connections() == 0 && self.links.all_drained() {
                 return Ok(());
@@ -380,15 +384,15 @@ impl<'s, 'p> Shard<'s, 'p> {
         let Self { sockets, relay, doors, tuning, links, .. } = self;
         doors.open(now, |door, stream, addr, topic| {
             match links.hand_on_to(door, relay.connections()) {
-                None => take(sockets, relay, *tuning, (stream, Remote { addr, topic }), now),
+                None => take(sockets, relay, *tuning, (stream, Remote { addr, topic }), None, now),
                 Some(to) => {
                     tracing::debug!(%addr, "handed on to shard-{to}");
-                    links.hand_on(to, Arrival { stream, addr, topic });
+                    links.hand_on(to, Arrival { stream, addr, topic, handover: None });
                 }
             }
         });
-        while let Some(Arrival { stream, addr, topic }) = links.arrival() {
-            take(sockets, relay, *tuning, (stream, Remote { addr, topic }), now);
+        while let Some(Arrival { stream, addr, topic, handover }) = links.arrival() {
+            take(sockets, relay, *tuning, (stream, Remote { addr, topic }), handover, now);
         }
     }
 
@@ -420,9 +424,10 @@ fn take<'p>(
     relay: &mut Relay<'_, RawPool<'p>>,
     tuning: Tuning,
     arrival: (TcpStream, Remote),
+    handover: Option<Handover>,
     now: Instant,
 ) {
-    let taken = net::admit(relay, tuning, arrival, now, |stream, warning| {
+    let taken = net::admit(relay, tuning, arrival, handover, now, |stream, warning| {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let _ = rustix::net::send(stream, warning, flags);
     });

@@ -4,7 +4,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
 use wardline_core::{
-    Carrier, ConnId, Duration, Event, GATHER_MAX, Gather, Instant, Limits, Started,
+    Carrier, ConnId, Duration, Event, GATHER_MAX, Gather, Handover, Instant, Limits, Started,
 };
 use wardline_host::events::Events;
 
@@ -101,6 +101,9 @@ pub(super) struct Sockets<'p> {
     /// are full, and are asked for room once they have rested.
     resting: Vec<ConnId>,
     rest_until: Option<Instant>,
+    /// Those that go to other shards; and of which nothing is under way any more.
+    moving: Vec<(ConnId, Handover)>,
+    pub(super) gone: Vec<(TcpStream, Handover)>,
     pub(super) events: Events,
 }
 
@@ -123,6 +126,8 @@ impl<'p> Sockets<'p> {
             put_off: Vec::with_capacity(sockets),
             resting: Vec::with_capacity(sockets),
             rest_until: None,
+            moving: Vec::new(),
+            gone: Vec::new(),
             events: Events::default(),
         }
     }
@@ -258,14 +263,18 @@ impl<'p> Sockets<'p> {
         }
     }
 
-    /// Closes a socket of which nothing is under way.
+    /// Closes a socket of which nothing is under way, or has it go to another shard.
     pub(super) fn remove(&mut self, conn: ConnId) {
         if let Some(socket) = self.of(conn)
             && let was_paused = socket.paused
             && let Some(place) = self.table.get_mut(conn.index())
         {
-            *place = None;
+            let socket = place.take();
             self.paused -= usize::from(was_paused);
+            let moves = self.moving.iter().position(|(of, _)| *of == conn);
+            if let (Some(at), Some(socket)) = (moves, socket) {
+                self.gone.push((socket.stream, self.moving.swap_remove(at).1));
+            }
         }
     }
 
@@ -366,6 +375,13 @@ impl<'p> Carrier<RawPool<'p>> for Sockets<'p> {
             self.ring.cancel(Kind::Room, conn);
         }
         false
+    }
+
+    fn hand_over(&mut self, conn: ConnId, handover: Handover) -> bool {
+        if self.of(conn).is_some() {
+            self.moving.push((conn, handover));
+        }
+        self.close(conn)
     }
 
     fn event(&mut self, event: Event, remote: Option<SocketAddr>) {

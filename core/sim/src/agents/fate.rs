@@ -183,7 +183,8 @@ impl Side<'_> {
         };
         let same = link.resume.is_some_and(|resume| resume.sid == sid);
         let full = self.plan.entries < 64 || self.short;
-        let denied = self.rights.denied_after(&agent.identity, Right::Connect, 0);
+        let withdrawn = |right| self.rights.denied_after(&agent.identity, right, 0);
+        let denied = withdrawn(Right::Connect) || withdrawn(Right::Subscribe);
         let excused = full || denied || link.racing || agent.wild || self.conns[index].meddled;
         assert!(
             !same || !by_path || excused || self.now_ns >= until_ns,

@@ -147,10 +147,42 @@ impl World<'_, '_> {
             }
         }
         let conn = &self.side.conns[index];
-        if conn.closing && conn.flight.is_none() && !conn.gone {
+        if conn.closing && conn.flight.is_none() && !conn.gone && !conn.moves {
             self.relays[conn.shard].handle_closed(now, conn.id);
-            self.side.forget(index);
-            self.bury(index);
+            self.side.let_go(index);
+            if self.side.conns[index].gone {
+                self.bury(index);
+            }
+        }
+        if self.side.conns[index].moves {
+            self.arrive(index);
+        }
+    }
+
+    /// A connection comes to the shard that it was handed to.
+    fn arrive(&mut self, index: usize) {
+        let now = self.now();
+        let conn = &mut self.side.conns[index];
+        conn.moves = false;
+        let handover = conn.handover.take().expect("it moves");
+        let (shard, ip) = (usize::from(handover.to), conn.addr.ip());
+        self.drain_one(shard);
+        let relay = &mut self.relays[shard];
+        let evicted = relay.stats().evicted_for_newcomer;
+        let taken = relay.handle_handover(now, handover);
+        self.side.evicted |= relay.stats().evicted_for_newcomer != evicted;
+        match taken {
+            Ok(id) => {
+                let conn = &mut self.side.conns[index];
+                (conn.id, conn.shard) = (id, shard);
+                (conn.closing, conn.paused, conn.full) = (false, false, false);
+                self.side.names.insert((shard, id), index);
+            }
+            Err(refusal) => {
+                self.side.turned_off(refusal, (shard, ip), true);
+                self.side.forget(index);
+                self.bury(index);
+            }
         }
     }
 

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use wardline_core::{Carrier, ConnId, Event, Gather, Pool, Range, Reason, Started};
+use wardline_core::{Carrier, ConnId, Event, Gather, Handover, Pool, Range, Reason, Started};
 
 use super::side::Side;
+use super::states::State;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub(crate) struct Flight {
 }
 
 /// A connection, from outside.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) id: ConnId,
     pub(crate) addr: SocketAddr,
@@ -65,6 +66,10 @@ pub(crate) struct Conn {
     pub(crate) heard_ns: u64,
     /// The client reads nothing for now.
     pub(crate) lazy: bool,
+    /// It goes to another shard.
+    pub(crate) handover: Option<Handover>,
+    /// Nothing of it is under way any more, and it is not there yet.
+    pub(crate) moves: bool,
 }
 
 impl Conn {
@@ -102,6 +107,8 @@ impl Conn {
             opened_ns: now_ns,
             heard_ns: now_ns,
             lazy: false,
+            handover: None,
+            moves: false,
         }
     }
 
@@ -196,8 +203,24 @@ impl<P: Pool> Carrier<P> for Side<'_> {
         if conn.flight.is_some() || slow {
             return false;
         }
-        self.forget(index);
+        self.let_go(index);
         true
+    }
+
+    fn hand_over(&mut self, conn: ConnId, handover: Handover) -> bool {
+        let index = self.named(conn);
+        self.states.hit(State::HandedOver);
+        let from = self.conns[index].shard;
+        assert!(usize::from(handover.to) != from, "handed over to itself");
+        assert_eq!(handover.addr, self.conns[index].addr);
+        self.conns[index].handover = Some(handover);
+        // Whatever becomes of its client meanwhile, it comes to its session.
+        if let Owner::Agent(agent) = self.conns[index].owner
+            && self.links[index].as_ref().is_some_and(|link| link.challenged)
+        {
+            self.agents[agent].kept = None;
+        }
+        Carrier::<P>::close(self, conn)
     }
 
     fn event(&mut self, event: Event, remote: Option<SocketAddr>) {

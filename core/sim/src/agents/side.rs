@@ -108,6 +108,15 @@ impl Side<'_> {
         }
     }
 
+    /// Nothing of a connection is under way at its shard any more.
+    pub(crate) fn let_go(&mut self, index: usize) {
+        if self.conns[index].handover.is_some() {
+            self.conns[index].moves = true;
+        } else {
+            self.forget(index);
+        }
+    }
+
     /// A connection is no more.
     pub(crate) fn forget(&mut self, index: usize) {
         self.conns[index].gone = true;

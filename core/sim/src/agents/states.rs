@@ -125,6 +125,8 @@ states! {
     OwnOfBefore,
     /// a line client of another shard was asked for
     FarIdentified,
+    /// a connection went to the shard of its client
+    HandedOver,
     /// a native client waited because other shards lagged
     LinkFullNative,
     /// a line client waited for a link

@@ -189,7 +189,11 @@ impl Side<'_> {
         let (msg, said) = msg.expect("a NACK of what was not sent");
         let peer = said.header.kind != FrameKind::Publish && !said.txs.is_empty();
         // An answer to the second may be the one to the first, and what is left is any.
-        let due = peer && (said.nacks > 0 || matches!(code, Code::NoRoute | Code::Busy));
+        let ended = matches!(code, Code::NoRoute | Code::Busy);
+        // What its connection ended before: a peer's shard refuses for other reasons, too.
+        let judged = matches!(code, Code::TooLarge | Code::Overloaded | Code::Forbidden);
+        let judged = judged && self.plan.shards > 1;
+        let due = peer && (said.nacks > 0 || ended || judged);
         assert!(due, "message {msg} came back without a cause: {code:?}");
         self.states.hit(State::Returned);
         self.refused_once_more(msg);

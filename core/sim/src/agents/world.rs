@@ -90,6 +90,7 @@ fn shards<'s>(
         let seed = seed.map(|byte| byte.wrapping_add(shard as u8));
         relay.speak_native(native, seed, 1_700_000_000_000).expect("a native plan");
         relay.trust_proxies(&PROXIES);
+        relay.spread_sessions();
         let topics = NAMES[..doors].iter().map(|name| relay.listen(name).expect("a topic"));
         let topics: Vec<TopicId> = topics.collect();
         assert!(shard == 0 || topics == lines, "topics of other numbers");
@@ -263,7 +264,8 @@ impl<'s, 'b> World<'s, 'b> {
     pub(crate) fn open(&mut self, door: TopicId, owner: Owner) -> Option<usize> {
         let shard = match owner {
             Owner::Text(text) => self.side.texts[text].shard,
-            Owner::Agent(agent) => self.side.home_of(agent),
+            Owner::Agent(agent) if self.side.rng.one_in(3) => self.side.home_of(agent),
+            Owner::Agent(_) => self.side.rng.below(self.relays.len() as u64) as usize,
             Owner::Noise => self.side.rng.below(self.relays.len() as u64) as usize,
         };
         self.port = self.port.wrapping_add(1).max(1_024);

@@ -39,6 +39,20 @@ pub(crate) struct Early {
     ms: Zeroizing<Key>,
 }
 
+impl Early {
+    /// As they lie in a slot.
+    pub(crate) fn park(&self) -> [Key; 3] {
+        [*self.k_cc, *self.k_cs, *self.ms]
+    }
+
+    /// Takes them out of one.
+    pub(crate) fn unpark(keys: &mut [Key; 3]) -> Self {
+        let [k_cc, k_cs, ms] = keys.map(Zeroizing::new);
+        keys.iter_mut().for_each(Key::wipe);
+        Self { k_cc, k_cs, ms }
+    }
+}
+
 /// What a full handshake comes to.
 pub(crate) struct Agreed {
     pub(crate) k_c2s: Key,

@@ -356,7 +356,48 @@ impl core::fmt::Debug for Verified {
     }
 }
 
+/// A [`Verified`] in a slot, on its way to the shard of its client. All zeros is none.
+#[derive(Clone, Copy, Debug, Zeroable)]
+pub struct ParkedVerified {
+    hello: [u8; Hello::SIZE],
+    challenge: [u8; Challenge::SIZE],
+    auth: [u8; Auth::SIZE],
+    early: [Key; 3],
+    client: Identity,
+}
+
+impl ParkedVerified {
+    /// Takes it out; the slot holds no key any more.
+    #[must_use]
+    pub fn unpark(&mut self) -> Option<Verified> {
+        let early = Early::unpark(&mut self.early);
+        let hello = Hello::decode(&self.hello).ok()?;
+        let challenge = Challenge::decode(&self.challenge).ok()?;
+        let auth = Auth::decode(&self.auth).ok()?;
+        self.hello = [0; Hello::SIZE];
+        Some(Verified { hello, challenge, auth, early, client: self.client })
+    }
+
+    /// Makes zeros of the keys, and nobody of it.
+    pub fn wipe(&mut self) {
+        self.early.iter_mut().for_each(Key::wipe);
+        self.hello = [0; Hello::SIZE];
+    }
+}
+
 impl Verified {
+    /// Puts it into a slot.
+    #[must_use]
+    pub fn park(self) -> ParkedVerified {
+        ParkedVerified {
+            hello: *self.hello.as_bytes(),
+            challenge: *self.challenge.as_bytes(),
+            auth: *self.auth.as_bytes(),
+            early: self.early.park(),
+            client: self.client,
+        }
+    }
+
     /// Who it is.
     #[must_use]
     pub const fn client(&self) -> Identity {

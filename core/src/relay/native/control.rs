@@ -3,7 +3,6 @@
 use super::slots::Stage;
 use crate::access::Right;
 use crate::id::Ref;
-use crate::link::home_of;
 use crate::native::{ClientControl, Code, Identity, ServerControl};
 use crate::quarantine::Offence;
 use crate::relay::Relay;
@@ -60,7 +59,7 @@ impl<P: Pool> Relay<'_, P> {
             self.refuse_ask(slot, ask, Code::Forbidden, 0);
             return Ok(());
         };
-        let home = home_of(identity.as_bytes(), self.links.shards);
+        let home = self.home_of_identity(&identity);
         let question = Question::Resolve(identity);
         if home != self.links.shard {
             return self.ask_away(slot, home, ask, &question);

@@ -194,7 +194,15 @@ impl<P: Pool> Relay<'_, P> {
         }
         let admitted = wait.hello(bytes.get(..HELLO_BYTES).unwrap_or_default())?;
         // What its address may depends on whether it proves something.
-        self.answer(slot, admitted.address(Answer::Yes)?)?;
+        let admitted = admitted.address(Answer::Yes)?;
+        let away = admitted.wants().and_then(|sid| self.away_of(handle_of(&sid)));
+        if let Some(shard) = away
+            && bytes.len() == HELLO_BYTES
+        {
+            // Nothing was answered yet: it begins there.
+            return Ok(self.hand_over(slot, shard, bytes));
+        }
+        self.answer(slot, admitted)?;
         Ok(Step::Took(HELLO_BYTES))
     }
 
@@ -379,12 +387,22 @@ impl<P: Pool> Relay<'_, P> {
         let answer = self.address_takes(slot, &claimed.client_id());
         let verified = claimed.budget(answer)?.verify()?;
         self.stats.handshakes.bump();
-        self.accept(slot, half, verified)?;
+        let home = self.home_of_identity(&verified.client());
+        if home != self.links.shard {
+            if bytes.len() > AUTH_BYTES {
+                // Nobody has keys for what comes before ACCEPT.
+                return Err(Code::BadState.into());
+            }
+            self.natives.halves.at_mut(half).verified = verified.park();
+            return Ok(self.hand_over(slot, home, &[]));
+        }
+        let key = self.natives.halves.at(half).key;
+        self.accept(slot, key, verified)?;
         Ok(Step::Took(AUTH_BYTES))
     }
 
     /// Somebody has proved who it is: whether it may have a session, and that.
-    fn accept(&mut self, slot: Ref, half: Ref, verified: Verified) -> Result<(), Ended> {
+    pub(super) fn accept(&mut self, slot: Ref, nth: u8, verified: Verified) -> Result<(), Ended> {
         let (identity, device) = (verified.client(), verified.device());
         let from = self.sessions.at(slot).remote().ip();
         let may = self.natives.access.may(&identity, from, Right::Connect, b"");
@@ -412,10 +430,8 @@ impl<P: Pool> Relay<'_, P> {
         };
         self.renew_handle(entry);
         let handle = self.handle_of_entry(entry);
-        let nth = self.natives.halves.at(half).key;
-        let key = usize::from(nth);
         let keys = self.natives.keys;
-        let Some(key) = keys.get(key) else { return Err(Code::Internal.into()) };
+        let Some(key) = keys.get(usize::from(nth)) else { return Err(Code::Internal.into()) };
         let granted = self.granted();
         let accepted = allowed.accept(key, handle, granted, self.now);
         let (accept, established) = match accepted {
@@ -518,5 +534,5 @@ const fn twice(units: u32) -> Rate {
 }
 
 /// Sizes on the wire.
-const HELLO_BYTES: usize = crate::native::handshake::Hello::SIZE;
+pub(super) const HELLO_BYTES: usize = crate::native::handshake::Hello::SIZE;
 const AUTH_BYTES: usize = crate::native::handshake::Auth::SIZE;

@@ -160,6 +160,11 @@ impl<P: Pool> Relay<'_, P> {
             return Err(Later::Freed);
         }
         self.learn_numbers(slot, header.author);
+        // Its positions may be those of a replica of before, of the same epoch.
+        let stale = !cfg!(wardline_mutant = "digest_of_before");
+        for digest in self.natives.digests.iter_mut().filter(|it| it.topic == slot && stale) {
+            *digest = bytemuck::Zeroable::zeroed();
+        }
         let item = self.topics.at_mut(slot);
         frames_log::trim(&mut item.frames, &mut self.memory, 0, now);
         item.epoch = epoch;

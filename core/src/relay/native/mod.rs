@@ -23,6 +23,7 @@ mod far;
 mod frames_log;
 mod greet;
 mod halves;
+mod handover;
 mod intake;
 mod last_words;
 mod lost;
@@ -36,6 +37,7 @@ mod slots;
 mod standing;
 mod topics;
 
+pub use handover::Handover;
 pub use slots::{Digest, Entry, EntryBucket, HalfOpen, NameBucket, Native};
 
 use core::net::IpAddr;
@@ -46,7 +48,7 @@ use super::Relay;
 use crate::access::{Access, Right};
 use crate::fault::{ConfigError, invariant_failed};
 use crate::id::{Dialects, Ref, TopicId};
-use crate::link::Homes;
+use crate::link::{Homes, home_of};
 use crate::native::{Identity, SigningKey};
 use crate::quarantine::Ban;
 use crate::rate::Bucket;
@@ -132,6 +134,8 @@ pub(super) struct Natives<'s> {
     pub(super) serial_base: u32,
     /// Replicas of frames that were given up.
     pub(super) mirrors_over: u32,
+    /// Each identity has a home: see [`Relay::spread_sessions`].
+    pub(super) spread: bool,
     seed: [u8; 32],
     entropy: Entropy,
 }
@@ -182,6 +186,7 @@ impl<'s> Natives<'s> {
             wall: (Instant::ZERO, 0),
             serial_base: 0,
             mirrors_over: 0,
+            spread: false,
             seed: [0; 32],
             entropy: Entropy { key: [0; 32] },
         }
@@ -309,6 +314,18 @@ impl<'s, P: Pool> Relay<'s, P> {
             return Err(ConfigError::NativeKey);
         }
         Ok(())
+    }
+
+    /// The frontend hands connections over ([`Carrier::hand_over`](crate::Carrier)): sessions are
+    /// on all shards, each at the home of its identity ([`home_of`]), and any shard may take native
+    /// clients. Else all are on the first one, and it alone takes them. The same for all shards.
+    pub const fn spread_sessions(&mut self) {
+        self.natives.spread = true;
+    }
+
+    /// The shard that has the sessions of an identity.
+    fn home_of_identity(&self, identity: &Identity) -> u8 {
+        if self.natives.spread { home_of(identity.as_bytes(), self.links.shards) } else { 0 }
     }
 
     /// What a listener of the native dialect is bound to.

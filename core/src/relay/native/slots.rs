@@ -5,7 +5,7 @@ use bytemuck::Zeroable;
 
 use crate::id::Ref;
 use crate::native::handshake::SessionId;
-use crate::native::handshake::server::{Held, ParkedAuth, ParkedResume};
+use crate::native::handshake::server::{Held, ParkedAuth, ParkedResume, ParkedVerified};
 use crate::native::{Identity, Key, Records, Window1024};
 pub(super) use crate::prefix::Kin;
 use crate::rate::Bucket;
@@ -82,6 +82,8 @@ pub struct Native {
     pub(super) answers: u32,
     /// Bytes at the front of its input that are a control value, checked already.
     pub(super) control: u16,
+    /// The shard that it goes to, plus one.
+    pub(super) moves_to: u8,
     /// That is the body of a PING.
     pub(super) pinged: u8,
     /// How far what it waits for is: [`Asked`].
@@ -184,6 +186,8 @@ pub struct HalfOpen {
     pub(super) next: Ref,
     pub(super) auth: ParkedAuth,
     pub(super) resume: ParkedResume,
+    /// Who it is was proved, and it goes to the shard of its identity.
+    pub(super) verified: ParkedVerified,
     /// The session that it waits to have, and the next one that does.
     pub(super) entry: Ref,
     pub(super) rival: Ref,
@@ -202,6 +206,7 @@ impl HalfOpen {
     pub(super) fn wipe(&mut self) {
         self.auth.wipe();
         self.resume.wipe();
+        self.verified.wipe();
         *self = Self::zeroed();
     }
 }
