@@ -59,6 +59,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("frame_is_no_line", "line clients are not shown what native ones say"),
     ("frames_room_leaked", "what was reserved for a frame stays when the line has no room"),
     ("verdict_unasked", "nobody asks who may know how many read"),
+    ("pong_overtakes", "a PONG does not wait for what other shards are yet to say"),
     ("presence_unasked", "nobody asks who may know who comes and goes"),
     ("resume_is_a_connect", "who comes back by a resume counts as a newcomer"),
     ("known_is_refused", "who is known is refused with its address"),
@@ -75,6 +76,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("frames_trimmed_early", "frames are freed while a reader stands there"),
     ("path_ends_session", "a header that somebody on the path changed ends a session"),
     ("far_line_is_no_frame", "native clients are not shown what lines of other shards say"),
+    ("far_frame_is_slots", "a frame of before is taken for a slot's new owner's"),
     ("far_frames_room_leaked", "what was reserved for frames stays when their lines have no room"),
     ("far_generation_forgotten", "connections that had a slot one after the other are one sender"),
 ];

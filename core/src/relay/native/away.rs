@@ -127,7 +127,7 @@ impl<P: Pool> Relay<'_, P> {
         *self.links.peer_mut(to).notes_for_mut(ring) = notes;
         if !said {
             self.stats.notes_lost.bump();
-            let unsure = ring == Ring::Publish && !cfg!(wardline_mutant = "unsure_is_untold");
+            let unsure = ring == Ring::Publish;
             self.links.peer_mut(to).unsure |= u8::from(unsure);
         }
     }

@@ -42,8 +42,7 @@ impl<P: Pool> Relay<'_, P> {
         if let Some(topic) = known.map(|topic| self.topics.at(topic))
             && topic.mirror() == Mirror::Live
         {
-            let early = cfg!(wardline_mutant = "replica_read_early");
-            if topic.frames.messages < topic.ready && !early {
+            if topic.frames.messages < topic.ready {
                 return Err(Stop::Link);
             }
             return Ok(true);
@@ -161,8 +160,7 @@ impl<P: Pool> Relay<'_, P> {
         }
         self.learn_numbers(slot, header.author);
         // Its positions may be those of a replica of before, of the same epoch.
-        let stale = !cfg!(wardline_mutant = "digest_of_before");
-        for digest in self.natives.digests.iter_mut().filter(|it| it.topic == slot && stale) {
+        for digest in self.natives.digests.iter_mut().filter(|it| it.topic == slot) {
             *digest = bytemuck::Zeroable::zeroed();
         }
         let item = self.topics.at_mut(slot);
