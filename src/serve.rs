@@ -79,9 +79,9 @@ fn serve(
         bind_shards(&settings.server.listen, &tuning, shards, (own, choice.engine.hands_over()))
             .map_err(|error| Failure::Bind(error.to_string()))?;
     let first = listeners.first().map(|first| &first.shared[..]).unwrap_or_default();
-    let started = start_line(first, choice.engine.name(), shards, said.identity.as_ref());
+    let started = start_line(first, choice.engine, shards, said.identity.as_ref());
     let _pid_file = write_pid_file(settings)?;
-    write_ports_file(settings, &listeners)?;
+    write_ports_file(settings, choice.engine, &listeners)?;
     let fewer = open_files::allow(limits.connections);
     let orders = deliver(choice.engine, signals, running, shards)
         .map_err(|error| Failure::Runtime(error.to_string()))?;
@@ -135,11 +135,15 @@ fn write_pid_file(settings: &Settings) -> Result<Option<PidFile>, Failure> {
     written.map_err(|error| unwritten("server.pid_file", &error))
 }
 
-fn write_ports_file(settings: &Settings, listeners: &[ShardListeners]) -> Result<(), Failure> {
+fn write_ports_file(
+    settings: &Settings,
+    engine: Engine,
+    listeners: &[ShardListeners],
+) -> Result<(), Failure> {
     let Some(path) = &settings.server.ports_file else { return Ok(()) };
     let written = match listeners {
         [only] => write_ports(path, &only.shared),
-        shards => write_shard_ports(path, shards),
+        shards => write_shard_ports(path, shards, engine.hands_over()),
     };
     written.map_err(|error| unwritten("server.ports_file", &error))
 }
@@ -182,7 +186,7 @@ fn deliver(
 /// Where it listens, with what, who it is, and how to try it.
 fn start_line(
     listeners: &[Listener],
-    engine: &str,
+    engine: Engine,
     shards: u8,
     identity: Option<&Identity>,
 ) -> String {
@@ -192,10 +196,11 @@ fn start_line(
         // Writing to a string does not fail.
         let _ = write!(line, "{comma}{}", listener.listen);
     }
-    let _ = write!(line, "; engine {engine}");
+    let _ = write!(line, "; engine {}", engine.name());
     if shards > 1 {
         let _ = write!(line, "; {shards} shards");
-        if listeners.iter().any(|listener| listener.listen.dialects().native()) {
+        let native = listeners.iter().any(|listener| listener.listen.dialects().native());
+        if native && !engine.hands_over() {
             line.push_str(", native sessions on shard 0");
         }
     }
@@ -250,8 +255,11 @@ mod tests {
             "listening on line://127.0.0.1:{a}/a, line://127.0.0.1:{b}/b; engine tokio; \
              try: nc 127.0.0.1 {a}"
         );
-        assert_eq!(start_line(&listeners, "tokio", 1, None), expected);
-        assert!(start_line(&listeners, "ring", 3, None).contains("; engine ring; 3 shards; try: "));
+        assert_eq!(start_line(&listeners, Engine::Tokio, 1, None), expected);
+        assert!(
+            start_line(&listeners, Engine::Ring, 3, None)
+                .contains("; engine ring; 3 shards; try: ")
+        );
     }
 
     #[test]
@@ -260,15 +268,17 @@ mod tests {
         let listeners = bind_all(&urls, &Tuning::for_limits(&Limits::DEFAULT)).unwrap();
         let key = SigningKey::from_seed(&[7; 32]).identity();
         let (native, mixed) = (listeners[0].addr, listeners[1].addr.port());
-        let line = start_line(&listeners, "ring", 1, Some(&key));
+        let line = start_line(&listeners, Engine::Ring, 1, Some(&key));
         let ends = format!("; identity ed25519:{key}; try: nc 127.0.0.1 {mixed}");
         assert!(line.ends_with(&ends), "{line}");
-        let line = start_line(&listeners[..1], "ring", 1, Some(&key));
+        let line = start_line(&listeners[..1], Engine::Ring, 1, Some(&key));
         assert!(
             line.ends_with(&format!("; try: wardline sub main -s native://{native}")),
             "{line}"
         );
-        let line = start_line(&listeners, "ring", 2, Some(&key));
+        let line = start_line(&listeners, Engine::Ring, 2, Some(&key));
+        assert!(line.contains("; 2 shards; identity "), "{line}");
+        let line = start_line(&listeners, Engine::TokioUring, 2, Some(&key));
         assert!(line.contains("; 2 shards, native sessions on shard 0; identity "), "{line}");
     }
 

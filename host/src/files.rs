@@ -35,14 +35,16 @@ pub fn write_ports(path: &Path, listeners: &[Listener]) -> io::Result<()> {
 
 /// The same for shards: first the listeners of the settings, as for one, then each shard's own.
 /// What leads to one shard alone is followed by its name: `line://127.0.0.1:4711/main shard-0`. So
-/// do listeners that take native clients, and no shard has own ones for them.
+/// do listeners that take native clients where those are not on all shards (`spread`), and no shard
+/// has own ones for them then.
 ///
 /// # Errors
 /// The system's.
-pub fn write_shard_ports(path: &Path, shards: &[ShardListeners]) -> io::Result<()> {
+pub fn write_shard_ports(path: &Path, shards: &[ShardListeners], spread: bool) -> io::Result<()> {
     let mut urls = String::new();
     for listener in shards.first().map(|first| &first.shared[..]).unwrap_or_default() {
-        let only = if listener.listen.dialects().native() { " shard-0" } else { "" };
+        let alone = listener.listen.dialects().native() && !spread;
+        let only = if alone { " shard-0" } else { "" };
         urls.push_str(&format!("{}{only}\n", listener.listen));
     }
     for (nth, shard) in shards.iter().enumerate() {

@@ -520,7 +520,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         self.stats.links_dead.bump();
         self.tell(Event::LinkDead { shard });
         for topic in (0..self.topics.touched()).map(Ref::of) {
-            for shape in [Shape::Lines, Shape::Frames] {
+            for (_, shape) in self.links.others_by_shape().filter(|(other, _)| *other == shard) {
                 self.drop_feed(topic, shard, shape);
             }
         }

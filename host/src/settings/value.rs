@@ -369,8 +369,8 @@ impl Engine {
     #[must_use]
     pub const fn hands_over(self) -> bool {
         match self {
-            // Not yet.
-            Self::Auto | Self::Ring | Self::TokioUring | Self::Tokio => false,
+            Self::Ring | Self::Tokio | Self::Auto => true,
+            Self::TokioUring => false,
         }
     }
 

@@ -19,7 +19,7 @@ mod vectors;
 
 pub(crate) use background::Background;
 pub(crate) use client::{Client, Dial, End, Heard, proxy_header};
-pub(crate) use native::{NativeClient, NativeDial, Said};
+pub(crate) use native::{NativeClient, NativeDial, Said, key};
 pub(crate) use pulse::Pulse;
 pub(crate) use relay::{Launch, Outcome, Relay, wardline};
 pub(crate) use vectors::{Vector, vectors};

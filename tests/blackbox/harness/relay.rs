@@ -183,8 +183,9 @@ impl Launch {
         let stdout = Captured::of(child.stdout.take().expect("piped"));
         let stderr = Captured::of(child.stderr.take().expect("piped"));
         let listeners = listen.len();
-        // Listeners that take native clients are the first shard's alone.
-        let own = listen.iter().filter(|url| url.starts_with("line:")).count();
+        // Where connections cannot be handed over, native clients are the first shard's alone.
+        let spread = self.engine != "tokio-uring";
+        let own = listen.iter().filter(|url| spread || url.starts_with("line:")).count();
         let all = if self.shards > 1 { listeners + self.shards * own } else { listeners };
         let urls = Vec::new();
         let mut relay = Relay { child, dir, urls, listeners, own, stdout, stderr, told: false };
@@ -231,12 +232,30 @@ impl Relay {
         Dial::new(self.address())
     }
 
-    /// How to connect to the first listener of one of several shards, and of no other.
+    /// How to connect to the first listener of lines of one of several shards, and of no other.
     pub(crate) fn dial_shard(&self, shard: usize) -> Dial {
+        Dial::new(self.address_at(shard, "line:"))
+    }
+
+    /// The first listener of native clients of one of several shards; where only the first shard
+    /// takes those, that.
+    pub(crate) fn native_door(&self, shard: usize) -> SocketAddr {
+        if self.hands_over() { self.address_at(shard, "native:") } else { self.address() }
+    }
+
+    /// Whether native clients are on all shards.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.own == self.listeners
+    }
+
+    /// Of a shard's own listeners, the first of that scheme.
+    fn address_at(&self, shard: usize, scheme: &str) -> SocketAddr {
         let own = self.listeners + self.own * shard;
-        let url = &self.urls[own];
+        let urls = &self.urls[own..own + self.own];
+        let nth = urls.iter().position(|url| url.starts_with(scheme)).expect("it has one");
+        let url = &urls[nth];
         assert!(url.ends_with(&format!(" shard-{shard}")), "{url:?} is not of shard {shard}");
-        Dial::new(self.address_of(own))
+        self.address_of(own + nth)
     }
 
     /// A client of the first listener.

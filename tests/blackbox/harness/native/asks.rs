@@ -89,19 +89,30 @@ impl NativeClient {
     /// Who reads a topic of that number: handles.
     #[cfg(all(unix, not(wardline_portable)))]
     pub(crate) fn who(&mut self, topic: u32) -> Result<Vec<u64>, Code> {
-        let number = self.next_ask();
-        self.ask(&ClientControl::Who { ask: number, topic, after: 0 });
-        let mut found = Vec::new();
+        let (mut found, mut after) = (Vec::new(), 0);
         loop {
-            let handle = self.wait_for("Identity or Done", |said| match said {
-                Said::Control(ServerControl::Identity { ask, handle, .. }) if *ask == number => {
-                    Some(Ok(Some(*handle)))
+            let number = self.next_ask();
+            self.ask(&ClientControl::Who { ask: number, topic, after });
+            after = loop {
+                let told = self.wait_for("Identity or Done", |said| match said {
+                    Said::Control(ServerControl::Identity { ask, handle, .. })
+                        if *ask == number =>
+                    {
+                        Some(Ok(Err(*handle)))
+                    }
+                    Said::Control(ServerControl::Done { ask, next }) if *ask == number => {
+                        Some(Ok(Ok(*next)))
+                    }
+                    said => refused(said, number).map(Err),
+                })?;
+                match told {
+                    Ok(next) => break next,
+                    Err(handle) => found.push(handle),
                 }
-                Said::Control(ServerControl::Done { ask, .. }) if *ask == number => Some(Ok(None)),
-                said => refused(said, number).map(Err),
-            })?;
-            let Some(handle) = handle else { return Ok(found) };
-            found.push(handle);
+            };
+            if after == 0 {
+                return Ok(found);
+            }
         }
     }
 

@@ -18,7 +18,7 @@ mod hear;
 
 #[cfg(all(unix, not(wardline_portable)))]
 pub(crate) use dial::identity;
-pub(crate) use dial::{NativeDial, Turned, alert, message};
+pub(crate) use dial::{NativeDial, Turned, alert, key, message};
 
 use super::PATIENCE;
 
@@ -114,6 +114,11 @@ impl NativeClient {
         // An attempt that was turned away has ended, too; that was told by its outcome.
         self.heard.retain(|said| !matches!(said, Said::End(_)));
         self.shake(resume)
+    }
+
+    /// From here on it comes by another listener.
+    pub(crate) fn turn_to(&mut self, listener: SocketAddr) {
+        self.dial.to = listener;
     }
 
     /// Ends the connection with a reset, whatever is under way.
