@@ -203,7 +203,8 @@ impl Note {
     }
 }
 
-/// A ban that another shard is to be told.
+/// A ban that another shard is to be told; of no strikes, that who comes from there is set the
+/// puzzle of an identity that was struck.
 #[derive(Clone, Copy, Debug, Default, Zeroable)]
 pub(crate) struct BanNote {
     pub(crate) key: Prefix,
@@ -345,7 +346,8 @@ impl Peer {
     /// Notes a ban that the shard is to be told. Where too many wait, the weakest gives way, of
     /// equals the oldest: who refuses nobody before who does. Gives whether nothing was lost.
     pub(crate) fn note_ban(&mut self, note: BanNote) -> bool {
-        let same = self.bans.iter().position(|known| known.key == note.key);
+        let asks = |of: &BanNote| (of.key, of.strikes == 0);
+        let same = self.bans.iter().position(|known| asks(known) == asks(&note));
         if let Some(known) = same.and_then(|nth| self.bans.nth_mut(nth)) {
             known.seconds = known.seconds.max(note.seconds);
             known.strikes = known.strikes.max(note.strikes);
@@ -381,6 +383,8 @@ pub struct Feed {
     pub(crate) number: u64,
     /// Bytes that it lags, as counted into its shard's.
     pub(crate) lag: u64,
+    /// Of lines: readers of both dialects there, as far as that shard has told.
+    pub(crate) readers: u32,
 }
 
 /// Where the replica of a topic of another shard stands.
@@ -406,6 +410,8 @@ pub struct Far {
     pub(crate) sent: u64,
     pub(crate) emitted: u64,
     pub(crate) returned: u64,
+    /// Readers of it here, as its home was told last.
+    pub(crate) told: u32,
 }
 
 impl Far {
@@ -430,7 +436,7 @@ impl Far {
 pub(crate) mod kind {
     /// Publish ring: lines of one sender.
     pub(crate) const LINES: u32 = 1;
-    /// Publish ring: this shard has readers of a topic.
+    /// Publish ring: this shard has readers of a topic, so many.
     pub(crate) const SUBSCRIBE: u32 = 2;
     /// Publish ring: it has none any more.
     pub(crate) const UNSUBSCRIBE: u32 = 3;
@@ -474,6 +480,8 @@ pub(crate) mod kind {
     pub(crate) const TOLD: u32 = 22;
     /// Publish ring: who came to topics, and left them.
     pub(crate) const PRESENCE: u32 = 23;
+    /// Publish ring: how many readers a topic has there.
+    pub(crate) const READERS: u32 = 24;
 }
 
 /// What stands before the content of a record.

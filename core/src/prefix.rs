@@ -239,15 +239,30 @@ impl<'s> Prefixes<'s> {
         }
     }
 
-    /// The slot of `key`, made where there is none.
-    pub(crate) fn find_or_make(&mut self, key: Prefix) -> Ref {
+    fn find_key(&mut self, key: Prefix) -> Option<Ref> {
         let mut next = *self.bucket_mut(key);
         while let Some(slot) = next.some() {
             let found = self.slots.at(slot);
             if found.key == key {
-                return slot;
+                return Some(slot);
             }
             next = found.next;
+        }
+        None
+    }
+
+    /// The slot of a key that may have no connection, made where there is none and room for it.
+    #[cfg(feature = "native-sessions")]
+    pub(crate) fn remember(&mut self, key: Prefix) -> Option<Ref> {
+        let known = self.find_key(key);
+        let room = self.idle_first.is_some() || self.slots.used() < self.slots.capacity();
+        known.or_else(|| room.then(|| self.find_or_make(key)))
+    }
+
+    /// The slot of `key`, made where there is none.
+    pub(crate) fn find_or_make(&mut self, key: Prefix) -> Ref {
+        if let Some(slot) = self.find_key(key) {
+            return slot;
         }
         let slot = match self.slots.take() {
             Some(slot) => slot,

@@ -57,6 +57,8 @@ pub struct Topic {
     pub(crate) frames_waiting: Ref,
     /// Native readers.
     pub(crate) readers: u32,
+    /// Readers of both dialects on other shards, as far as is known here.
+    pub(crate) elsewhere: u32,
     /// Native connections that have it open, readers among them.
     pub(crate) opened: u32,
     /// Native readers that are told who comes and goes: so many, at the front.
@@ -148,6 +150,16 @@ impl Topic {
             Shape::Lines => (&mut self.log, &mut self.waiting),
             Shape::Frames => (&mut self.frames, &mut self.frames_waiting),
         }
+    }
+
+    /// Readers of both dialects on this shard; a feed is none.
+    pub(crate) fn own_readers(&self) -> u32 {
+        self.readers.saturating_add(self.cursors).saturating_sub(u32::from(self.feeds))
+    }
+
+    /// Readers of both dialects on all shards.
+    pub(crate) fn all_readers(&self) -> u32 {
+        self.own_readers().saturating_add(self.elsewhere)
     }
 
     /// Whether other shards have to do with it.

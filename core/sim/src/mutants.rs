@@ -65,6 +65,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("known_is_refused", "who is known is refused with its address"),
     ("refused_is_let_in", "a stranger of a refused address is let in"),
     ("puzzle_not_noted", "nobody sets the puzzle that a struck identity is to solve"),
+    ("puzzle_stays_home", "another shard does not set the puzzle that an identity has to solve"),
+    ("far_readers_are_one", "readers of other shards are not counted"),
     ("puzzle_unasked", "a struck identity is let in without its puzzle"),
     ("parent_may_all", "a neighbourhood begins as many handshakes as it likes"),
     ("half_open_stays", "handshakes that take all places keep everybody out"),

@@ -74,6 +74,15 @@ impl<P: Pool> Relay<'_, P> {
             .saturating_add(u64::from(self.limits.link_content_max()).saturating_mul(2));
         let turn = turn.saturating_mul(u64::from(self.topics.touched()));
         let (mut lags, mut over) = (0_u64, 0_u64);
+        for topic in (0..self.topics.touched()).map(Ref::of) {
+            let there =
+                |other| self.links.feed(self.links.feed_at(topic, other, Shape::Lines)).readers;
+            let all = self.others().fold(0_u32, |all, other| all.saturating_add(there(other)));
+            let item = self.topics.at(topic);
+            if item.home().is_none() && item.elsewhere != all {
+                invariant_failed("readers of other shards are miscounted");
+            }
+        }
         for other in self.others() {
             let peer = self.links.peer(other);
             blocks = blocks.saturating_add(peer.out.blocks(&self.memory));

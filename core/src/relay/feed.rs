@@ -105,11 +105,28 @@ impl<P: Pool> Relay<'_, P> {
             cursor::stand(&mut self.cursors, &mut self.memory, waiting, cursor, place);
         }
         let at = self.links.feed_at(topic, shard, shape);
-        let Feed { next, listed, .. } = *self.links.feed(at);
-        let feed = Feed { cursor, next, listed, start: 1, epoch, number, lag: 0 };
+        let Feed { next, listed, readers, .. } = *self.links.feed(at);
+        let feed = Feed { cursor, next, listed, start: 1, epoch, number, lag: 0, readers };
         *self.links.feed_mut(at) = feed;
         self.links.list(shard, at);
         self.count_lag(shard, at);
+    }
+
+    /// So many read a topic of ours on another shard.
+    pub(super) fn count_readers(&mut self, topic: Ref, shard: u8, readers: u32) {
+        if cfg!(wardline_mutant = "far_readers_are_one") {
+            return;
+        }
+        let at = self.links.feed_at(topic, shard, Shape::Lines);
+        let before = core::mem::replace(&mut self.links.feed_mut(at).readers, readers);
+        let item = self.topics.at_mut(topic);
+        item.elsewhere = item.elsewhere.saturating_add(readers).saturating_sub(before);
+    }
+
+    /// Readers of a topic of ours elsewhere, as another shard sees it.
+    pub(super) fn readers_beyond(&self, topic: Ref, shard: u8) -> u32 {
+        let there = self.links.feed(self.links.feed_at(topic, shard, Shape::Lines)).readers;
+        self.topics.at(topic).all_readers().saturating_sub(there)
     }
 
     /// What a feed has to say, as far as there is room and it is its turn; and whether that was
@@ -130,7 +147,7 @@ impl<P: Pool> Relay<'_, P> {
                     Header { kind: kind::START, ..header }.write(head);
                     HEADER
                 }
-                Shape::Frames => self.begin_replica(topic, feed.number, room),
+                Shape::Frames => self.begin_replica(to, topic, feed.number, room),
             };
             if done == 0 {
                 return (0, true);
@@ -182,7 +199,7 @@ impl<P: Pool> Relay<'_, P> {
             author,
             messages,
             len: len_u32,
-            epoch: 0,
+            epoch: if shape == Shape::Frames { self.readers_beyond(topic, to) } else { 0 },
             number,
         }
         .write(head);

@@ -287,10 +287,18 @@ impl<'s, P: Pool> Relay<'s, P> {
     /// The readers of a topic of another shard came or went: its home may have to know.
     pub(super) fn readers_changed(&mut self, topic: Ref) {
         let Some(home) = self.topics.at(topic).home() else { return };
-        let told = self.links.far(topic).replica() != Replica::No;
-        if told != self.is_wanted(topic) {
+        let far = self.links.far(topic);
+        let told = far.replica() != Replica::No;
+        if told != self.is_wanted(topic) || far.told != self.countable(topic) {
             self.links.list_control(home, topic);
         }
+    }
+
+    /// Readers of a topic that its home is to know of: how many there are matters to those who
+    /// speak the native dialect.
+    fn countable(&self, topic: Ref) -> u32 {
+        let counted = self.links.homes == Homes::First;
+        if counted { self.topics.at(topic).own_readers() } else { 0 }
     }
 
     fn is_wanted(&self, topic: Ref) -> bool {
@@ -414,7 +422,11 @@ impl<'s, P: Pool> Relay<'s, P> {
             return;
         }
         let key = if to_parent { key.parent() } else { key };
-        let note = BanNote { key, seconds, strikes: u32::from(strikes) };
+        self.note_bans(BanNote { key, seconds, strikes: u32::from(strikes) });
+    }
+
+    /// Every other shard is to be told that.
+    pub(super) fn note_bans(&mut self, note: BanNote) {
         for other in self.others() {
             if !self.links.peer_mut(other).note_ban(note) {
                 self.stats.bans_untold.bump();
@@ -611,13 +623,14 @@ impl<'s, P: Pool> Relay<'s, P> {
 
     /// What the home of a topic is to be told of our readers, if anything.
     fn control(&mut self, topic: Ref) -> Option<Header> {
-        let wanted = self.is_wanted(topic);
+        let (wanted, messages) = (self.is_wanted(topic), self.countable(topic));
         let far = self.links.far_mut(topic);
         let told = far.replica() != Replica::No;
+        let before = core::mem::replace(&mut far.told, messages);
+        let header = Header { topic: topic.index(), messages, ..Header::default() };
         if wanted == told {
-            return None;
+            return (before != messages).then_some(Header { kind: kind::READERS, ..header });
         }
-        let header = Header { topic: topic.index(), ..Header::default() };
         if !wanted {
             far.set_replica(Replica::No);
             return Some(Header { kind: kind::UNSUBSCRIBE, ..header });

@@ -85,10 +85,16 @@ impl<P: Pool> Relay<'_, P> {
             kind::SUBSCRIBE => {
                 let topic = self.topic_of(header, None);
                 self.make_feed(topic, from, Shape::Lines, header.epoch);
+                self.count_readers(topic, from, header.messages);
             }
             kind::UNSUBSCRIBE => {
                 let topic = self.topic_of(header, None);
                 self.drop_feed(topic, from, Shape::Lines);
+                self.count_readers(topic, from, header.messages);
+            }
+            kind::READERS => {
+                let topic = self.topic_of(header, None);
+                self.count_readers(topic, from, header.messages);
             }
             kind::OPEN => self.take_open(from, header, content)?,
             kind::SHUT => self.take_shut(from, header),
@@ -129,7 +135,11 @@ impl<P: Pool> Relay<'_, P> {
                 };
                 let strikes = u8::try_from(header.author).unwrap_or(u8::MAX);
                 self.stats.bans_from_shards.bump();
-                self.quarantine.adopt(self.now, key, strikes, header.messages);
+                if strikes == 0 {
+                    self.puzzle_from(key, header.messages);
+                } else {
+                    self.quarantine.adopt(self.now, key, strikes, header.messages);
+                }
             }
             kind::BEGIN => self.take_begin(header, content)?,
             kind::FRAMES => self.take_frames(header, content)?,

@@ -76,6 +76,10 @@ impl<P: Pool> Relay<'_, P> {
         nobody()
     }
 
+    pub(super) fn puzzle_from(&mut self, _: crate::prefix::Prefix, _: u32) {
+        nobody()
+    }
+
     pub(super) fn feed_native(&mut self, _: Ref, _: &[u8]) {
         nobody()
     }

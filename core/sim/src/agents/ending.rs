@@ -173,21 +173,11 @@ impl World<'_, '_> {
             if self.side.able(agent) != Some(index) {
                 continue;
             }
-            let mut link = self.side.links[index].take().expect("it is able");
-            let open = link.subs.values().filter(|sub| sub.given_up.is_none());
-            let open: Vec<usize> = open.map(|sub| sub.name).collect();
-            for name in open {
+            for name in self.side.open_topics(index) {
                 if expected.iter().all(|(known, _)| *known != name) {
-                    let peer = (Some(name), 0, 0);
-                    let msg = self.side.compose(agent, FrameKind::Publish, peer);
-                    self.side.truth.msgs[msg].payload.truncate(60);
-                    // So that its number is known, whoever reads it.
-                    self.side.truth.msgs[msg].header.flags |= flags::VERDICT;
-                    self.side.transmit(index, &mut link, &[msg]);
-                    expected.push((name, msg));
+                    expected.push((name, self.side.last_word(index, agent, name)));
                 }
             }
-            self.side.links[index] = Some(link);
         }
         for link in self.side.links.iter_mut().flatten() {
             link.subs.values_mut().for_each(|sub| sub.lagged = false);
@@ -211,13 +201,24 @@ impl World<'_, '_> {
         }
     }
 
-    /// Each asks who reads what it reads.
+    /// Each asks who reads what it reads; and then how many.
     fn who_is_there(&mut self) {
         self.side.at_rest = true;
+        self.each(|side, index, _| side.ask_who(index));
+        self.side.check_presence();
+        self.each(|side, index, agent| {
+            for name in side.open_topics(index) {
+                side.last_word(index, agent, name);
+            }
+        });
+    }
+
+    /// Has each agent that is there do something, and waits until nothing is under way.
+    fn each(&mut self, act: impl Fn(&mut Side<'_>, usize, usize)) {
         for index in self.side.live.clone() {
             let Owner::Agent(agent) = self.side.conns[index].owner else { continue };
             if self.side.able(agent) == Some(index) {
-                self.side.ask_who(index);
+                act(&mut self.side, index, agent);
             }
         }
         let end = self.side.now_ns + 60_000_000_000;
@@ -226,7 +227,6 @@ impl World<'_, '_> {
             self.come_back();
             self.round();
         }
-        self.side.check_presence();
     }
 
     /// Everybody leaves, and nothing is left.
@@ -385,6 +385,24 @@ impl Side<'_> {
             Owner::Text(_) => !said.taken && said.lines.is_empty(),
             Owner::Agent(_) | Owner::Noise => said.txs.iter().all(|tx| lost(tx.conn)),
         }
+    }
+
+    /// Topics that a connection has open.
+    fn open_topics(&self, index: usize) -> Vec<usize> {
+        let link = self.links[index].as_ref();
+        let subs = link.into_iter().flat_map(|link| link.subs.values());
+        subs.filter(|sub| sub.given_up.is_none()).map(|sub| sub.name).collect()
+    }
+
+    /// Somebody says something short, whose number is known, whoever reads it.
+    fn last_word(&mut self, index: usize, agent: usize, name: usize) -> usize {
+        let msg = self.compose(agent, FrameKind::Publish, (Some(name), 0, 0));
+        self.truth.msgs[msg].payload.truncate(60);
+        self.truth.msgs[msg].header.flags |= flags::VERDICT;
+        let mut link = self.links[index].take().expect("it is able");
+        self.transmit(index, &mut link, &[msg]);
+        self.links[index] = Some(link);
+        msg
     }
 
     fn ask_who(&mut self, index: usize) {

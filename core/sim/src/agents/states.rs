@@ -103,6 +103,8 @@ states! {
     Verdict,
     /// a verdict without readers, for who may not ask
     VerdictBlind,
+    /// a verdict when all was at rest, so that its count was known
+    ReadersCounted,
     /// a direct message
     Direct,
     /// an answer to a request

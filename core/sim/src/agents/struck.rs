@@ -18,11 +18,21 @@ const MOST_NS: u64 = 301_000_000_000;
 /// Strikes are heard of late, by as much at most, and their ends are told in whole seconds.
 const LATE_NS: u64 = 10_000_000_000;
 
-/// Since when everybody at an address is set the harder puzzle, and until when at least.
+/// Since when everybody at an address is set the harder puzzle, and until when at least; by the
+/// shard that asked for it, and later by others.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     since_ns: u64,
     until_ns: u64,
+    shard: usize,
+}
+
+impl Asked {
+    /// Whether it is known to a shard for sure by then.
+    fn is_known(&self, shard: usize, then_ns: u64) -> bool {
+        let late_ns = if shard == self.shard { 0 } else { LATE_NS };
+        then_ns > self.since_ns + late_ns
+    }
 }
 
 /// What is known of them.
@@ -60,14 +70,16 @@ impl Side<'_> {
         let ip = self.conns[index].addr.ip();
         let until_ns = then_ns + LEAST_NS - LATE_NS;
         let now_ns = self.now_ns;
-        let mut asked = Asked { since_ns: now_ns, until_ns };
+        let (opened_ns, shard) = (self.conns[index].opened_ns, self.conns[index].shard);
+        let mut asked = Asked { since_ns: now_ns, until_ns, shard };
         if let Some(known) = self.struck.asked.get(&ip)
             && now_ns < known.until_ns
         {
-            let before = self.conns[index].opened_ns <= known.since_ns;
-            assert!(before, "connection {index}: the puzzle was to be set already");
-            asked.since_ns = known.since_ns;
-            asked.until_ns = until_ns.max(known.until_ns);
+            // The shard that set it its puzzle may be another one.
+            let set_by = if self.plan.shards > 1 { usize::MAX } else { shard };
+            let known_then = known.is_known(set_by, opened_ns);
+            assert!(!known_then, "connection {index}: the puzzle was to be set already");
+            asked = Asked { until_ns: until_ns.max(known.until_ns), ..*known };
         }
         self.struck.asked.insert(ip, asked);
     }
@@ -77,7 +89,7 @@ impl Side<'_> {
         let conn = &self.conns[index];
         let asked = self.struck.asked.get(&conn.addr.ip()).copied();
         if let Some(asked) = asked
-            && conn.opened_ns > asked.since_ns
+            && asked.is_known(conn.shard, conn.opened_ns)
             && self.now_ns < asked.until_ns
         {
             assert!(bits >= PUZZLE_BITS, "connection {index}: {bits} bits, after who was struck");

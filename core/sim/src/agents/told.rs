@@ -229,6 +229,8 @@ impl Side<'_> {
         if self.rights.denied_since(&who, Right::Who, step) {
             assert_eq!(readers, 0, "it may not know that");
             self.states.hit(State::VerdictBlind);
+        } else if self.at_rest {
+            self.readers_are_all(name, readers);
         }
         self.states.hit(State::Verdict);
     }
@@ -297,6 +299,22 @@ impl Side<'_> {
             }
             other => panic!("an end of what is one answer: {other:?}"),
         }
+    }
+
+    /// When everything is at rest, how many read a topic is known: one of lines may be there that
+    /// has said nothing yet.
+    fn readers_are_all(&mut self, name: usize, readers: u32) {
+        let reads = |link: &Link| {
+            let mut subs = link.subs.values();
+            subs.any(|sub| sub.name == name && sub.reads && sub.given_up.is_none())
+        };
+        let others = self.live.iter().filter_map(|index| self.links[*index].as_deref());
+        let natives = others.filter(|other| other.is_live() && reads(other)).count();
+        let lines = self.texts.iter().filter(|text| text.name == name && text.conn.is_some());
+        let most = natives + lines.count();
+        let counted = readers as usize;
+        assert!((natives..=most).contains(&counted), "{counted} of {natives} to {most} readers");
+        self.states.hit(State::ReadersCounted);
     }
 
     /// When everything is at rest, who reads a topic is known.

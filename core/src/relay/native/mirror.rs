@@ -109,6 +109,7 @@ impl<P: Pool> Relay<'_, P> {
     /// The record with which a replica begins, with its frame of that number; 0: no room.
     pub(in crate::relay) fn begin_replica(
         &self,
+        to: u8,
         topic: Ref,
         number: u64,
         room: &mut [u8],
@@ -125,6 +126,7 @@ impl<P: Pool> Relay<'_, P> {
             topic: topic.index(),
             author: self.number_of(topic),
             len: len as u32,
+            epoch: self.readers_beyond(topic, to),
             number,
             ..Header::default()
         }
@@ -168,6 +170,7 @@ impl<P: Pool> Relay<'_, P> {
         item.epoch = epoch;
         item.frames.messages = header.number;
         item.ready = ready;
+        item.elsewhere = header.epoch;
         item.set_mirror(Mirror::Live);
         self.links.eased = true;
         self.natives.sweep_soon(now);
@@ -187,6 +190,7 @@ impl<P: Pool> Relay<'_, P> {
         if !self.enter_topic(topic) {
             return Err(Later::Again);
         }
+        self.topics.at_mut(topic).elsewhere = header.epoch;
         for frame in Frames::of_shards(content) {
             // A part of them may have found room before.
             let number = self.topics.at(topic).frames.messages;

@@ -67,6 +67,7 @@ impl<P: Pool> Relay<'_, P> {
         let lobby = self.topics.at(self.natives.lobby);
         let turn = self.limits.topic_turn_bytes.saturating_sub(lobby.taken) as usize;
         let item = self.topics.at_mut(cursor.topic);
+        let readers = item.all_readers();
         let asked = matches!(self.tap, Tap(Some(_)))
             || item.cursors > 0
             || item.frames_waiting.is_some()
@@ -91,7 +92,7 @@ impl<P: Pool> Relay<'_, P> {
         {
             let whole = (head.len as usize).saturating_add(FRAME_HEADER_BYTES);
             let fresh = entry.window.check(head.mid) == Sight::New;
-            let afforded = spent.after(&rates, now, whole, item.readers, 1);
+            let afforded = spent.after(&rates, now, whole, readers, 1);
             let (Some(frame), Some(after)) = (rest.get(..whole), afforded) else { break };
             let end = taken.saturating_add(whole);
             let Some(out) = room.get_mut(taken..end).filter(|_| fresh) else { break };

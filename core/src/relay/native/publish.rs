@@ -45,7 +45,8 @@ impl<P: Pool> Relay<'_, P> {
         let bytes = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
         let publishes = header.kind == FrameKind::Publish;
         let cursor = if publishes { self.sub_of(slot, header.topic) } else { None };
-        let readers = cursor.map_or(1, |cursor| self.readers_of(self.cursors.at(cursor).topic));
+        let readers =
+            cursor.map_or(1, |cursor| self.topics.at(self.cursors.at(cursor).topic).all_readers());
         // Its session outlives it, if what it is to be told finds no memory.
         let entry = self.natives.conn(slot).entry;
         let spent = self.afford(slot, bytes, readers)?;
@@ -92,12 +93,6 @@ impl<P: Pool> Relay<'_, P> {
         Ok(())
     }
 
-    /// Readers of a topic, of both dialects.
-    pub(super) fn readers_of(&self, topic: Ref) -> u32 {
-        let item = self.topics.at(topic);
-        item.readers.saturating_add(item.cursors)
-    }
-
     fn publish_frame(
         &mut self,
         slot: Ref,
@@ -132,7 +127,7 @@ impl<P: Pool> Relay<'_, P> {
             reader.own_until = self.topics.at(topic).frames.head;
         }
         if frame.header.has(flags::VERDICT) {
-            let readers = self.others_of(slot, topic, self.readers_of(topic));
+            let readers = self.others_of(slot, topic, self.topics.at(topic).all_readers());
             let mid = frame.header.mid;
             self.tell_native(slot, &ServerControl::Verdict { mid, offset, readers });
         }

@@ -85,7 +85,7 @@ impl<P: Pool> Relay<'_, P> {
             if asks && self.links.peer(from).answers.is_full() {
                 return Err(Later::Freed);
             }
-            let readers = self.readers_of(topic);
+            let readers = self.topics.at(topic).all_readers();
             let Ok((put, _)) = self.append_said(topic, author, remote, &frame, frame.header.peer)
             else {
                 self.stats.log_full.bump();

@@ -6,6 +6,7 @@
 //! wrong.
 
 use crate::id::Ref;
+use crate::link::BanNote;
 use crate::native::handshake::server::{Answer, Ended};
 use crate::native::{Code, Identity};
 use crate::prefix::Prefix;
@@ -84,10 +85,29 @@ impl<P: Pool> Relay<'_, P> {
         self.stats.puzzles_wanted.bump();
         let until = self.now.after(span);
         let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
+        let key = prefix.key;
         if !cfg!(wardline_mutant = "puzzle_not_noted") {
             prefix.puzzle_until = prefix.puzzle_until.max(until);
         }
+        if !cfg!(wardline_mutant = "puzzle_stays_home") {
+            // It may come again by any shard.
+            let seconds = u32::try_from(span.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
+            self.note_bans(BanNote { key, seconds, strikes: 0 });
+        }
         Answer::no(Code::PuzzleRequired)
+    }
+
+    /// Another shard asked somebody of that address to solve a harder puzzle and to come again.
+    pub(in crate::relay) fn puzzle_from(&mut self, key: Prefix, seconds: u32) {
+        let until = self.now.after(Duration::from_secs(seconds.into()));
+        match self.prefixes.remember(key) {
+            Some(slot) => {
+                let prefix = self.prefixes.at_mut(slot);
+                prefix.puzzle_until = prefix.puzzle_until.max(until);
+            }
+            // Each slot has connections of another address: it is asked for that once more.
+            None => self.stats.bans_untold.bump(),
+        }
     }
 
     /// Who was struck a while ago pays more for its messages still, wherever it comes from.

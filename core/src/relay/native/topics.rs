@@ -288,6 +288,7 @@ impl<P: Pool> Relay<'_, P> {
             let waiting = &mut item.frames_waiting;
             cursor::stand(&mut self.cursors, &mut self.memory, waiting, cursor, (link, pos));
         }
+        self.readers_changed(topic);
     }
 
     pub(super) fn unsubscribe(&mut self, slot: Ref, number: u32) {
@@ -343,6 +344,7 @@ impl<P: Pool> Relay<'_, P> {
         self.natives.subs = self.natives.subs.saturating_sub(1);
         let item = self.topics.at_mut(topic);
         item.opened = item.opened.saturating_sub(1);
+        self.readers_changed(topic);
         self.trim_frames(topic);
         self.natives.sweep_soon(self.now);
     }
