@@ -29,7 +29,7 @@ pub const HEADER: usize = 32;
 /// Runs of lines that can wait for one other shard.
 pub(crate) const RUNS: usize = 64;
 /// Answers that can wait for one other shard: what asks for one is taken only where it has a place.
-pub(crate) const ANSWERS: usize = 32;
+pub(crate) const ANSWERS: usize = 256;
 /// Bans that can wait for one other shard; where there are more, the weakest give way.
 pub(crate) const BANS: usize = 32;
 /// Bytes of lines that wait for one other shard, before those who wrote them are not read.
@@ -203,6 +203,18 @@ impl Note {
     }
 }
 
+/// What notes are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notes {
+    /// Messages that came to nothing after they were taken.
+    Returned,
+    /// Who came to topics, and who left them.
+    Presence,
+}
+
+/// Both, in the order in which they go out.
+pub(crate) const NOTES: [Notes; 2] = [Notes::Returned, Notes::Presence];
+
 /// A ban that another shard is to be told; of no strikes, that who comes from there is set the
 /// puzzle of an identity that was struck.
 #[derive(Clone, Copy, Debug, Default, Zeroable)]
@@ -301,8 +313,8 @@ pub struct Peer {
     pub(crate) bans: Row<BanNote, BANS>,
     pub(crate) answers: Row<Answer, ANSWERS>,
     /// What it is told by each ring and does not answer: [`Note`]s.
-    log_notes: Chain,
-    publish_notes: Chain,
+    returned: Chain,
+    presence: Chain,
     /// Who came and went could not all be noted: it is to be told that.
     pub(crate) unsure: u8,
     /// Of the record at the front of its publish ring, the frames that were appended already.
@@ -329,17 +341,17 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) const fn notes_for(&self, ring: Ring) -> &Chain {
-        match ring {
-            Ring::Log => &self.log_notes,
-            Ring::Publish => &self.publish_notes,
+    pub(crate) const fn notes(&self, of: Notes) -> &Chain {
+        match of {
+            Notes::Returned => &self.returned,
+            Notes::Presence => &self.presence,
         }
     }
 
-    pub(crate) const fn notes_for_mut(&mut self, ring: Ring) -> &mut Chain {
-        match ring {
-            Ring::Log => &mut self.log_notes,
-            Ring::Publish => &mut self.publish_notes,
+    pub(crate) const fn notes_mut(&mut self, of: Notes) -> &mut Chain {
+        match of {
+            Notes::Returned => &mut self.returned,
+            Notes::Presence => &mut self.presence,
         }
     }
 
@@ -478,7 +490,7 @@ pub(crate) mod kind {
     pub(crate) const ASK: u32 = 21;
     /// Log ring: its answer.
     pub(crate) const TOLD: u32 = 22;
-    /// Publish ring: who came to topics, and left them.
+    /// Log ring: who came to topics, and left them.
     pub(crate) const PRESENCE: u32 = 23;
     /// Publish ring: how many readers a topic has there.
     pub(crate) const READERS: u32 = 24;

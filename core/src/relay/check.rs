@@ -3,7 +3,7 @@
 use super::Relay;
 use crate::fault::invariant_failed;
 use crate::id::Ref;
-use crate::link::{Ring, Shape};
+use crate::link::{NOTES, Shape};
 use crate::proxy::HEADER_BYTES_MAX;
 use crate::session::{Flags, Phase, Sending};
 use crate::storage::Pool;
@@ -125,8 +125,8 @@ impl<P: Pool> Relay<'_, P> {
             invariant_failed("blocks that wait for links are miscounted");
         }
         for peer in self.links.peers.iter() {
-            for ring in [Ring::Log, Ring::Publish] {
-                blocks = blocks.saturating_add(peer.notes_for(ring).blocks(&self.memory));
+            for of in NOTES {
+                blocks = blocks.saturating_add(peer.notes(of).blocks(&self.memory));
             }
         }
         (feeds, blocks)

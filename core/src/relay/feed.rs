@@ -172,11 +172,7 @@ impl<P: Pool> Relay<'_, P> {
     fn feed_run(&mut self, to: u8, at: Ref, cursor: Ref, room: &mut [u8]) -> usize {
         let (topic, shape) = self.links.topic_of(at);
         let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
-        let most = match shape {
-            Shape::Lines => self.limits.line.envelope_bytes_max,
-            Shape::Frames => self.limits.link_content_max(),
-        };
-        let most = rest.len().min(most as usize);
+        let most = rest.len().min(self.limits.link_content_max() as usize);
         let rest = rest.get_mut(..most).unwrap_or_default();
         let log = self.topics.at(topic).log_of(shape);
         let Cursor { link, pos, .. } = *self.cursors.at(cursor);
@@ -187,6 +183,9 @@ impl<P: Pool> Relay<'_, P> {
             Shape::Frames => whole_frames(copied),
         };
         if len == 0 {
+            if most >= self.limits.link_content_max() as usize {
+                invariant_failed("a message that no record can hold");
+            }
             return 0;
         }
         let len_u32 = u32::try_from(len).unwrap_or(u32::MAX);

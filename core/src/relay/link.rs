@@ -14,8 +14,8 @@ use crate::fault::{ConfigError, PeerFault, invariant_failed};
 use crate::id::Ref;
 use crate::line::Envelope;
 use crate::link::{
-    Answer, BanNote, Far, Feed, HEADER, Header, Homes, LinkSlots, NOTE, OUT_BYTES_MAX, OutRun,
-    Peer, Replica, Ring, SHARDS_MAX, Shape, TICK, TICKS_MAX, kind,
+    Answer, BanNote, Far, Feed, HEADER, Header, Homes, LinkSlots, NOTE, NOTES, Notes,
+    OUT_BYTES_MAX, OutRun, Peer, Replica, Ring, SHARDS_MAX, Shape, TICK, TICKS_MAX, kind,
 };
 use crate::quarantine::Charge;
 use crate::queue::{By, Queue};
@@ -439,15 +439,12 @@ impl<'s, P: Pool> Relay<'s, P> {
     pub fn link_has(&self, to: u8, ring: Ring) -> bool {
         let peer = self.links.peer(to);
         match ring {
-            Ring::Publish => {
-                let waits = peer.control_first.is_some() || !peer.runs.is_empty();
-                waits || !peer.notes_for(Ring::Publish).is_empty() || peer.unsure != 0
-            }
+            Ring::Publish => peer.control_first.is_some() || !peer.runs.is_empty(),
             Ring::Log => {
                 let notes = (peer.lost | peer.ping | peer.pong) != 0;
                 let notes = notes || !peer.bans.is_empty() || !peer.answers.is_empty();
-                let notes = notes || !peer.notes_for(Ring::Log).is_empty();
-                notes || peer.feeds_first.is_some()
+                let notes = notes || NOTES.iter().any(|of| !peer.notes(*of).is_empty());
+                notes || peer.unsure != 0 || peer.feeds_first.is_some()
             }
         }
     }
@@ -554,13 +551,6 @@ impl<'s, P: Pool> Relay<'s, P> {
                 return HEADER;
             }
         }
-        if core::mem::take(&mut self.links.peer_mut(to).unsure) != 0 {
-            Header { kind: kind::PRESENCE, ..Header::default() }.write(room);
-            return HEADER;
-        }
-        if !self.links.peer(to).notes_for(Ring::Publish).is_empty() {
-            return self.next_notes(to, Ring::Publish, kind::PRESENCE, room);
-        }
         let peer = self.links.peer_mut(to);
         let Some(run) = peer.runs.front().copied() else { return 0 };
         let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
@@ -604,8 +594,12 @@ impl<'s, P: Pool> Relay<'s, P> {
     }
 
     /// As many notes for a shard as there is room for, as a record.
-    fn next_notes(&mut self, to: u8, ring: Ring, kind: u32, room: &mut [u8]) -> usize {
-        let mut notes = *self.links.peer(to).notes_for(ring);
+    fn next_notes(&mut self, to: u8, of: Notes, room: &mut [u8]) -> usize {
+        let kind = match of {
+            Notes::Returned => kind::RETURNED,
+            Notes::Presence => kind::PRESENCE,
+        };
+        let mut notes = *self.links.peer(to).notes(of);
         let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
         let most = rest.len().min(self.limits.link_content_max() as usize);
         let most = most.min(notes.len() as usize);
@@ -616,7 +610,7 @@ impl<'s, P: Pool> Relay<'s, P> {
         notes.copy_to(&self.memory, rest.get_mut(..whole).unwrap_or_default());
         let len = whole as u32;
         notes.pop(&mut self.memory, Purpose::Output, len);
-        *self.links.peer_mut(to).notes_for_mut(ring) = notes;
+        *self.links.peer_mut(to).notes_mut(of) = notes;
         Header { kind, len, ..Header::default() }.write(head);
         HEADER.saturating_add(whole)
     }
@@ -674,8 +668,13 @@ impl<'s, P: Pool> Relay<'s, P> {
             }
             return len;
         }
-        if !peer.notes_for(Ring::Log).is_empty() {
-            return self.next_notes(to, Ring::Log, kind::RETURNED, room);
+        // Behind answers, which are looked up when they go out: so who left is no longer there.
+        if core::mem::take(&mut peer.unsure) != 0 {
+            Header { kind: kind::PRESENCE, ..Header::default() }.write(head);
+            return HEADER;
+        }
+        if let Some(of) = NOTES.into_iter().find(|of| !peer.notes(*of).is_empty()) {
+            return self.next_notes(to, of, room);
         }
         while let Some(feed) = self.links.peer(to).feeds_first.some() {
             let (len, more) = self.serve(to, feed, room);

@@ -102,7 +102,6 @@ impl<P: Pool> Relay<'_, P> {
             kind::PASS => self.take_pass(from, header, content)?,
             kind::ASK => self.take_ask(from, header, content)?,
             kind::CREDIT => self.take_credit(header, content),
-            kind::PRESENCE => self.take_presence(content),
             _ => invariant_failed("a record of no kind, in a publish ring"),
         }
         Ok(())
@@ -147,6 +146,7 @@ impl<P: Pool> Relay<'_, P> {
                 self.take_answer(header, content);
             }
             kind::RETURNED => self.take_returned(content),
+            kind::PRESENCE => self.take_presence(content),
             kind::LOST => self.lost(from),
             kind::PING => self.links.peer_mut(from).pong = 1,
             kind::PONG => {}

@@ -2,4 +2,5 @@
 
 mod lines;
 mod native;
+mod pressed;
 mod process;

@@ -4,6 +4,7 @@
 //!  message: marked --PASS--> judged there, as of a session there --PASSED--> nothing, or a NACK
 //!  question: waits --ASK---> looked up when the answer goes out --TOLD--> told, and gone on with
 //!  who came, who left: notes --PRESENCE--> watchers          messages that came back: RETURNED
+//!  (both in the log ring, behind answers: who is told to have left is in no later answer)
 //! ```
 //! A message is taken once it is in the link; one that is refused beyond it comes back as one does
 //! that was queued for a peer which ended. The PING behind it waits until that is known.
@@ -14,7 +15,7 @@ use super::publish::Outcome;
 use super::slots::Asked;
 use crate::fault::invariant_failed;
 use crate::id::Ref;
-use crate::link::{Answer, HEADER, Header, Note, OutRun, Ring, kind};
+use crate::link::{Answer, HEADER, Header, Note, Notes, OutRun, kind};
 use crate::native::{Code, Frame, Frames, Identity};
 use crate::relay::Relay;
 use crate::relay::input::Stop;
@@ -103,8 +104,11 @@ impl<P: Pool> Relay<'_, P> {
 
     /// A message of a session of another shard came to nothing after it was taken there.
     pub(super) fn give_back_away(&mut self, to: u8, handle: u64, mid: u64, code: Code) {
+        if cfg!(wardline_mutant = "returned_stays_there") {
+            return;
+        }
         let note = Note { handle, about: mid, what: code.wire().into(), came: false };
-        self.note_for(to, Ring::Log, note);
+        self.note_for(to, Notes::Returned, note);
     }
 
     /// What other shards give back.
@@ -117,33 +121,35 @@ impl<P: Pool> Relay<'_, P> {
         }
     }
 
-    fn note_for(&mut self, to: u8, ring: Ring, note: Note) {
-        let mut notes = *self.links.peer(to).notes_for(ring);
+    fn note_for(&mut self, to: u8, of: Notes, note: Note) {
+        let mut notes = *self.links.peer(to).notes(of);
         let note = note.to_bytes();
         let mut said = notes.push(&mut self.memory, Purpose::Output, &note).is_ok();
         if !said && self.drop_retention() {
             said = notes.push(&mut self.memory, Purpose::Output, &note).is_ok();
         }
-        *self.links.peer_mut(to).notes_for_mut(ring) = notes;
+        *self.links.peer_mut(to).notes_mut(of) = notes;
         if !said {
             self.stats.notes_lost.bump();
-            let unsure = ring == Ring::Publish;
-            self.links.peer_mut(to).unsure |= u8::from(unsure);
+            self.links.peer_mut(to).unsure |= u8::from(of == Notes::Presence);
         }
     }
 
     /// Who comes to a topic waits while other shards have not heard of those before.
     pub(super) fn waits_for_notes(&self) -> Result<(), Stop> {
-        let full = |shard| self.links.peer(shard).notes_for(Ring::Publish).len() > NOTES_MAX;
+        let full = |shard| self.links.peer(shard).notes(Notes::Presence).len() > NOTES_MAX;
         if self.others().any(full) { Err(Stop::Link) } else { Ok(()) }
     }
 
     /// Other shards are told who came to a topic, or left it.
     pub(super) fn tell_presence_away(&mut self, topic: Ref, handle: u64, came: bool) {
+        if cfg!(wardline_mutant = "presence_stays_home") {
+            return;
+        }
         let about = self.topics.at(topic).epoch;
         let note = Note { handle, about, what: topic.index(), came };
         for other in self.others() {
-            self.note_for(other, Ring::Publish, note);
+            self.note_for(other, Notes::Presence, note);
         }
     }
 

@@ -279,7 +279,7 @@ impl<P: Pool> Relay<'_, P> {
                 let survives = Code::from_wire(close.code).is_some_and(Code::session_survives);
                 self.detach(slot, survives);
                 // It takes nothing any more, although it is sent all that was tagged.
-                self.return_queued(slot);
+                self.return_queued(slot, false);
                 self.end_native(slot, Code::Normal, 0);
             }
             Record::Rekeyed => self.charge_control(slot),

@@ -80,7 +80,7 @@ impl<P: Pool> Relay<'_, P> {
     pub(in crate::relay) fn native_lost(&mut self, slot: Ref) {
         self.detach(slot, true);
         self.drop_half(slot);
-        self.return_queued(slot);
+        self.return_queued(slot, true);
         let conn = self.natives.conn(slot);
         if conn.stage() == Stage::Hello && conn.last_code == 0 {
             self.knock_unheard(slot);

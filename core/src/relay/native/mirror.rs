@@ -204,6 +204,11 @@ impl<P: Pool> Relay<'_, P> {
             let len = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
             if self.reserve_frames(topic, author, len).is_err() {
                 self.stats.log_full.bump();
+                if self.topics.at(topic).readers == 0 {
+                    // Nobody gives way for what nobody reads: it begins anew behind that.
+                    self.begin_behind(topic, frame.header.offset);
+                    continue;
+                }
                 self.others_give_way(topic)?;
                 self.lose_mirror(topic);
                 return Ok(());
@@ -225,6 +230,14 @@ impl<P: Pool> Relay<'_, P> {
         // Who waits for it may be answered.
         self.links.eased |= header.number < item.ready && item.ready <= item.frames.messages;
         Ok(())
+    }
+
+    /// Of a replica that nobody reads no more is kept than what comes after that frame.
+    fn begin_behind(&mut self, topic: Ref, number: u64) {
+        let now = self.now;
+        let log = &mut self.topics.at_mut(topic).frames;
+        frames_log::trim(log, &mut self.memory, 0, now);
+        log.messages = number.saturating_add(1);
     }
 
     /// Whose a frame is that a slot of ours said: that connection's, if it has the handle still by

@@ -15,10 +15,12 @@ use crate::id::Ref;
 use crate::native::{Code, FRAME_HEADER_BYTES, FrameKind, RECORD_HEADER_BYTES};
 use crate::relay::Relay;
 use crate::session::Sending;
-use crate::storage::Pool;
+use crate::storage::{Pool, Purpose};
 
 /// A record of frames.
 const FRAMES: u8 = 0x10;
+/// Messages that are gone through before their senders are told, while there is no memory for that.
+const TOLD: usize = 64;
 /// The header of a record, and of the first frame in it.
 const FRONT: usize = RECORD_HEADER_BYTES + FRAME_HEADER_BYTES;
 
@@ -98,12 +100,16 @@ impl<P: Pool> Relay<'_, P> {
     /// The senders of what peers said and nothing was sent of are told that it came to nothing.
     /// Of what a send under way has, nobody knows how far it goes: it counts as sent. Once
     /// everybody was told of a shutdown nobody is told this, for everybody leaves.
-    pub(super) fn return_queued(&mut self, slot: Ref) {
+    ///
+    /// `over`: nothing of the output is sent any more. Then it goes as it is gone through, so that
+    /// there is memory for telling it, which takes less.
+    pub(super) fn return_queued(&mut self, slot: Ref, over: bool) {
         if self.natives.conn(slot).peers_from == 0 {
             return;
         }
         let session = self.sessions.at(slot);
-        let sent = if session.sending() == Sending::InFlight { session.flight.control } else { 0 };
+        let in_flight = session.sending() == Sending::InFlight;
+        let sent = if in_flight { session.flight.control } else { 0 };
         let sent = if cfg!(wardline_mutant = "returned_though_sent") { 0 } else { sent };
         let conn = *self.natives.conn(slot);
         let mut at = self.first_whole(slot, sent);
@@ -113,18 +119,34 @@ impl<P: Pool> Relay<'_, P> {
         }
         let lives = self.entry_of(conn.handle).is_ok();
         let why = if lives { Code::Busy } else { Code::NoRoute };
-        let mut rest = self.sessions.at(slot).output.after(&self.memory, at);
-        while !rest.is_empty() {
+        let goes = over && !in_flight;
+        let mut told: heapless::Vec<(u64, u64), TOLD> = heapless::Vec::new();
+        let mut rest = self.sessions.at(slot).output;
+        let mut skip = at;
+        loop {
+            if goes {
+                rest.pop(&mut self.memory, Purpose::Output, skip);
+                self.sessions.at_mut(slot).output = rest;
+            } else {
+                rest = rest.after(&self.memory, skip);
+            }
             let mut front = [0_u8; FRONT];
             let there = rest.copy_to(&self.memory, &mut front);
-            let Some(record) = front_of(&conn, at, front.get(..there).unwrap_or_default()) else {
-                break;
-            };
-            if let Some((peer, mid)) = record.said {
-                self.give_back(peer, mid, why);
+            let record = front_of(&conn, at, front.get(..there).unwrap_or_default());
+            if let Some(of) = record.as_ref().and_then(|record| record.said) {
+                // There is room: it is emptied below.
+                let _ = told.push(of);
             }
-            at = at.saturating_add(record.len);
-            rest = rest.after(&self.memory, record.len);
+            skip = record.as_ref().map_or(0, |record| record.len);
+            at = at.saturating_add(skip);
+            if record.is_none() || told.is_full() || self.memory.blocks_free() > 0 {
+                for (peer, mid) in core::mem::take(&mut told) {
+                    self.give_back(peer, mid, why);
+                }
+            }
+            if record.is_none() {
+                break;
+            }
         }
     }
 
