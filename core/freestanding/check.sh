@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 RAM_BYTES_MAX=$((64 * 1024))
-PROGRAM_BYTES_MAX=$((192 * 1024))
+PROGRAM_BYTES_MAX=$((208 * 1024))
 
 root=$(cd ../.. && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}/freestanding

@@ -342,8 +342,8 @@ impl Limits {
         crate::link::HEADER.saturating_add(self.link_content_max() as usize)
     }
 
-    /// Bytes that a record of a link holds at most: a line as an envelope or as a frame, which may be
-    /// the longer one, or a frame with where it is from.
+    /// Bytes that a record of a link holds at most: a line as an envelope or as a frame, which may
+    /// be the longer one, or a frame with where it is from.
     pub(crate) const fn link_content_max(&self) -> u32 {
         let line = self.line.envelope_bytes_max.saturating_add(FRAME_HEADER_BYTES as u32);
         let frame = self.native.record_bytes_max();

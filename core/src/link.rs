@@ -368,9 +368,10 @@ impl Peer {
         if self.bans.push(note) {
             return true;
         }
-        let weakest = self.bans.iter().enumerate().min_by_key(|(_, known)| known.seconds);
+        let weight = |of: &BanNote| (of.strikes != 0, of.seconds);
+        let weakest = self.bans.iter().enumerate().min_by_key(|(_, known)| weight(known));
         if let Some((nth, known)) = weakest
-            && known.seconds <= note.seconds
+            && weight(known) <= weight(&note)
         {
             self.bans.remove(nth);
             let _ = self.bans.push(note);
@@ -643,6 +644,8 @@ mod tests {
         assert_eq!(waiting(&peer), due);
         // All of them are bans: a strike that only slows is the one that is lost.
         assert!((34..64).all(|n| !peer.note_ban(note(n, 240))));
+        // A puzzle is less than any ban.
+        assert!(!peer.note_ban(BanNote { strikes: 0, ..note(99, 300) }));
         let before = waiting(&peer);
         assert!(before.iter().all(|(_, seconds)| *seconds >= 240));
         assert!(!peer.note_ban(note(99, 0)));

@@ -1,6 +1,7 @@
 //! Native clients on several shards, beside lines: a session is on the shard of its identity, and
-//! whoever it is, wherever it comes in, it is one relay. With the tokio-uring engine all sessions are
-//! on the first shard.
+//! whoever it is, wherever it comes in, it is one relay. With the tokio-uring engine all sessions
+//! are on the first shard.
+
 use std::io::Write;
 use std::thread;
 

@@ -152,7 +152,7 @@ impl<P: Pool> Relay<'_, P> {
         nobody()
     }
 
-    pub(super) fn begin_replica(&self, _: Ref, _: u64, _: &mut [u8]) -> usize {
+    pub(super) fn begin_replica(&self, _: u8, _: Ref, _: u64, _: &mut [u8]) -> usize {
         nobody()
     }
 
