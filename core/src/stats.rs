@@ -164,9 +164,13 @@ stats! {
     puzzles_wanted,
     /// Sessions that went on over a new connection.
     resumes,
-    /// Sessions begun or had back by who knows the server by a key that is not its first: while
-    /// this grows, that key is needed.
-    old_key_sessions,
+    /// Sessions begun or had back by who knows the server by its second key: while this grows,
+    /// that key is needed.
+    second_key_sessions,
+    /// The same of its third key.
+    third_key_sessions,
+    /// The same of its fourth key.
+    fourth_key_sessions,
     /// Connections whose session a later one took.
     superseded,
     /// Sessions forgotten because their client did not come back in time.

@@ -12,8 +12,9 @@ use wardline_core::native::{
     Records, ServerControl, SigningKey, Start, digest,
 };
 use wardline_core::{
-    Access, Carrier, ConnId, Duration, Event, Gather, Instant, Limits, NativeLimits, NativeSlots,
-    Network, Refusal, Relay, Remote, Right, Slots, Started, Tap, TopicId, Verdict, pump,
+    Access, Carrier, ConnId, Counter, Duration, Event, Gather, Instant, Limits, NativeLimits,
+    NativeSlots, Network, Refusal, Relay, Remote, Right, Slots, Started, Tap, TopicId, Verdict,
+    pump,
 };
 
 #[path = "native_limits/door.rs"]
@@ -36,6 +37,7 @@ const STRANGER: [u8; 32] = [10; 32];
 /// The server's.
 const NEW_KEY: [u8; 32] = [4; 32];
 const OLD_KEY: [u8; 32] = [5; 32];
+const OLDER_KEY: [u8; 32] = [6; 32];
 
 /// Everybody may do everything; the operator knows the first of the keys.
 struct Everybody;
@@ -160,7 +162,8 @@ impl World {
             digests: lent(16),
             scratch: lent(NativeSlots::scratch_bytes(&limits) as usize),
             text: lent(limits.line.envelope_bytes_max as usize * 2),
-            keys: Vec::from([NEW_KEY, OLD_KEY].map(|key| SigningKey::from_seed(&key))).leak(),
+            keys: Vec::from([NEW_KEY, OLD_KEY, OLDER_KEY].map(|key| SigningKey::from_seed(&key)))
+                .leak(),
             access: &Everybody,
         };
         let now = Instant::from_nanos(1_000_000_000);

@@ -240,21 +240,28 @@ fn what_is_left_of_who_left_stands_for_as_long_as_it_owes() {
 }
 
 #[test]
-fn who_knows_the_server_by_an_old_key_is_counted() {
+fn who_knows_the_server_by_an_old_key_is_counted_by_that_key() {
     let mut world = World::new(NativeLimits::DEFAULT);
     let key = SigningKey::from_seed(&STRANGER);
-    let counted = |world: &World| world.relay.stats().old_key_sessions.value();
+    let counted = |world: &World| {
+        let stats = world.relay.stats();
+        [stats.second_key_sessions, stats.third_key_sessions, stats.fourth_key_sessions]
+            .map(Counter::value)
+    };
     let pinned = |seed: &[u8; 32]| Some(SigningKey::from_seed(seed).identity());
     world.join(&key, 0, [10, 0, 0, 1]);
     world.pin = pinned(&NEW_KEY);
     world.join(&key, 1, [10, 0, 0, 1]);
-    assert_eq!(counted(&world), 0);
+    assert_eq!(counted(&world), [0, 0, 0]);
     world.pin = pinned(&OLD_KEY);
     let client = world.join(&key, 2, [10, 0, 0, 1]);
-    assert_eq!(counted(&world), 1);
+    assert_eq!(counted(&world), [1, 0, 0]);
+    world.pin = pinned(&OLDER_KEY);
+    world.join(&key, 3, [10, 0, 0, 1]);
+    assert_eq!(counted(&world), [1, 1, 0]);
     // Whoever it has its session back from, it knows it by that one still.
     world.pin = None;
     world.cut(&client);
     world.come_back(&key, &client);
-    assert_eq!(counted(&world), 2);
+    assert_eq!(counted(&world), [2, 1, 0]);
 }

@@ -489,8 +489,11 @@ impl<P: Pool> Relay<'_, P> {
 
     /// Counts who knows the server by a key of before, so that the operator knows when nobody does.
     fn count_key(&mut self, entry: Ref) {
-        if self.natives.entries.at(entry).key != 0 {
-            self.stats.old_key_sessions.bump();
+        match self.natives.entries.at(entry).key {
+            0 => {}
+            1 => self.stats.second_key_sessions.bump(),
+            2 => self.stats.third_key_sessions.bump(),
+            _ => self.stats.fourth_key_sessions.bump(),
         }
     }
 
