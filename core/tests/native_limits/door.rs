@@ -21,6 +21,7 @@ macro_rules! each_way {
 each_way! {
     sixty_of_one_address_come_back_at_once_and_nobody_is_punished
     a_refused_address_takes_who_is_known_and_who_has_a_session
+    who_comes_back_to_a_refused_address_waits_for_the_strangers_there
     who_connects_and_says_nothing_flaps
     at_a_door_of_both_dialects_an_address_is_refused_once_it_speaks_lines
     a_neighbourhood_begins_only_so_many_handshakes
@@ -136,6 +137,30 @@ fn a_refused_address_takes_who_is_known_and_who_has_a_session(way: Way) {
     world.closed(silent[0]);
     assert!(world.try_connect(NAT).is_ok());
     assert_eq!(world.relay.stats().offence_points, points, "to ask again costs nothing");
+}
+
+fn who_comes_back_to_a_refused_address_waits_for_the_strangers_there(way: Way) {
+    let mut world = World::new(NativeLimits::DEFAULT).by(way);
+    let key = SigningKey::from_seed(&STRANGER);
+    let before = world.join(&key, 0, NAT);
+    world.closed(before.conn);
+    world.have_refused(NAT);
+    for nth in 0..NativeLimits::DEFAULT.half_open_per_prefix {
+        let conn = world.connect(NAT);
+        if nth % 2 == 0 {
+            world.feed(conn, b"\xF5");
+        }
+    }
+    assert!(matches!(world.try_connect(NAT), Err(Refusal::Quarantined(_))));
+    assert!(world.resumes_from(&key, &before, [10, 0, 0, 2]), "from elsewhere it is not hurt");
+    world.now = world.now.after(Duration::from_millis(1_900));
+    world.turn();
+    assert!(world.try_connect(NAT).is_err());
+    world.now = world.now.after(Duration::from_millis(200));
+    world.turn();
+    let strangers = world.relay.connections();
+    let (_, records) = world.hello_again(&key, &before);
+    assert!(records.is_some(), "those that were silent are gone: {strangers} are left");
 }
 
 fn who_connects_and_says_nothing_flaps(way: Way) {
