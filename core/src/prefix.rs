@@ -153,6 +153,15 @@ pub struct PrefixSlot {
     idle_prev: Ref,
 }
 
+impl PrefixSlot {
+    /// Connections of it that are its own: whose those are that wait, is yet to be said.
+    pub(crate) const fn own(&self) -> u32 {
+        let others =
+            if cfg!(wardline_mutant = "who_waits_is_its_proxys") { 0 } else { self.waiting };
+        self.conns.saturating_sub(others)
+    }
+}
+
 impl Slot for PrefixSlot {
     fn free_next(&mut self) -> &mut Ref {
         &mut self.next
@@ -184,7 +193,7 @@ pub(crate) struct Prefixes<'s> {
     idle_first: Ref,
     idle_last: Ref,
     live: u32,
-    /// A prefix that holds many connections: the most, as far as was noticed.
+    /// A prefix that holds many connections of its own: the most, as far as was noticed.
     heaviest: Ref,
     /// One that has many lost sessions, in the same way.
     loser: Ref,
@@ -292,16 +301,18 @@ impl<'s> Prefixes<'s> {
         !self.slots.at_mut(slot).connects.take(rate, now, 1)
     }
 
-    /// One connection more.
-    pub(crate) fn join(&mut self, slot: Ref) {
+    /// One connection more; `waits`: whose it is, is yet to be said.
+    pub(crate) fn join(&mut self, slot: Ref, waits: bool) {
         let conns = self.slots.at(slot).conns;
         if conns == 0 {
             self.wake(slot);
             self.live = self.live.saturating_add(1);
         }
-        self.slots.at_mut(slot).conns = conns.saturating_add(1);
-        let most = self.heaviest.some().map_or(0, |slot| self.slots.at(slot).conns);
-        if conns.saturating_add(1) > most {
+        let most = self.heaviest.some().map_or(0, |slot| self.slots.at(slot).own());
+        let item = self.slots.at_mut(slot);
+        item.conns = conns.saturating_add(1);
+        item.waiting = item.waiting.saturating_add(u32::from(waits));
+        if item.own() > most {
             self.heaviest = slot;
         }
     }
@@ -325,7 +336,7 @@ impl<'s> Prefixes<'s> {
         }
     }
 
-    /// The prefix with the most connections, as far as was noticed.
+    /// The prefix with the most connections of its own, as far as was noticed.
     pub(crate) fn heaviest(&self) -> Option<Ref> {
         self.heaviest.some()
     }
@@ -454,12 +465,12 @@ mod tests {
         let mut table = Prefixes::new(&mut slots, &mut buckets, [7; 32]);
         let key = |n: u8| Prefix::of(IpAddr::from([10, 0, 0, n]));
         let live = table.find_or_make(key(1));
-        table.join(live);
+        table.join(live, false);
         for n in 2..200 {
             let slot = table.find_or_make(key(n));
             assert_ne!(slot, live);
             assert_eq!(table.find_or_make(key(n)), slot);
-            table.join(slot);
+            table.join(slot, false);
             table.part(slot);
         }
         assert_eq!((table.find_or_make(key(1)), table.at(live).conns), (live, 1));
@@ -468,5 +479,29 @@ mod tests {
             let slot = table.find_or_make(key(n));
             assert_eq!(table.at(slot).key, key(n));
         }
+    }
+
+    #[test]
+    fn who_waits_for_its_name_makes_nobody_heavy() {
+        let (mut slots, mut buckets) =
+            (vec![PrefixSlot::zeroed(); 4], vec![PrefixBucket::default(); 2]);
+        let mut table = Prefixes::new(&mut slots, &mut buckets, [7; 32]);
+        let key = |n: u8| Prefix::of(IpAddr::from([10, 0, 0, n]));
+        let (crowd, proxy) = (table.find_or_make(key(1)), table.find_or_make(key(2)));
+        for _ in 0..3 {
+            table.join(crowd, false);
+            table.join(proxy, true);
+            table.join(proxy, true);
+            table.join(proxy, false);
+        }
+        // It has as many of its own, and came later.
+        assert_eq!(table.heaviest(), Some(crowd));
+        for left in (0..6).rev() {
+            table.at_mut(proxy).waiting = left;
+            table.part(proxy);
+            assert_eq!((table.heaviest(), table.at(proxy).own()), (Some(crowd), 3));
+        }
+        table.join(proxy, false);
+        assert_eq!(table.heaviest(), Some(proxy));
     }
 }

@@ -128,8 +128,10 @@ impl<P: Pool> Carrier<P> for Side<'_> {
     }
 
     fn finish(&mut self, conn: ConnId) {
+        let time = (self.now_ns, self.plan.limits.linger);
         if let Some(knock) = self.knock_of(conn) {
             assert!(!std::mem::replace(&mut knock.finished, true), "finished twice");
+            knock.ends(false, time);
             return;
         }
         let index = self.named(conn);
@@ -141,8 +143,10 @@ impl<P: Pool> Carrier<P> for Side<'_> {
     }
 
     fn close(&mut self, conn: ConnId) -> bool {
+        let time = (self.now_ns, self.plan.limits.linger);
         if let Some(knock) = self.knock_of(conn) {
             assert!(!std::mem::replace(&mut knock.gone, true), "closed twice");
+            knock.ends(true, time);
             return true;
         }
         let index = self.named(conn);

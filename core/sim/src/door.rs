@@ -112,10 +112,7 @@ impl World<'_, '_> {
             }
             Refusal::TooManyConnections => self.relay.connections() >= limits.connections,
             Refusal::TooManyFromAddress => {
-                let of_it =
-                    |peer: &&usize| prefix(side.peers[**peer].view.addr.ip()) == prefix(addr.ip());
-                let mine = side.live.iter().filter(of_it).count() + side.refused_of(addr.ip());
-                mine as u32 >= limits.quarantine.connections_per_prefix
+                side.conns_of(addr.ip()) as u32 >= limits.quarantine.connections_per_prefix
             }
             Refusal::Overloaded => full(blocks, limits.blocks) || full(segments, limits.segments),
             Refusal::ShuttingDown => side.shutdown,

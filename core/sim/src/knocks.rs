@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use wardline_core::{ConnId, Duration, Network, PeerFault, Reason, Refusal, Remote, Stats, proxy};
+use wardline_core::{
+    ConnId, Duration, Network, PeerFault, Reason, Refusal, Remote, Stats, Verdict, proxy,
+};
 
 use crate::places::Place;
 use crate::rng::Rng;
@@ -36,13 +38,20 @@ pub(crate) struct Knock {
     topic: usize,
     header: Vec<u8>,
     done: usize,
+    /// Blocks of memory in which the relay keeps that.
+    blocks: u32,
+    /// Since when.
+    kept_ns: u64,
     intent: Intent,
     came_ns: u64,
     /// The frontend has told the relay of its end.
     ended: bool,
     /// Its client was not taken.
     pub(crate) refused: Option<Refusal>,
-    /// What it was told of that.
+    /// When, and what it is to be told of that.
+    refused_ns: u64,
+    words: &'static str,
+    /// What it was told.
     told: Vec<u8>,
     /// The relay said that it leaves.
     left: bool,
@@ -65,8 +74,28 @@ impl Knock {
     /// It is sent something: only who is refused is, and that alone.
     pub(crate) fn hears(&mut self, bytes: &[u8]) {
         self.told.extend(bytes);
-        let warning = self.refused.map(|refusal| refusal.warning().as_bytes());
-        assert!(warning.is_some_and(|words| words.starts_with(&self.told)), "sent to a proxy");
+        let said = String::from_utf8_lossy(&self.told);
+        assert!(self.words.starts_with(said.as_ref()), "told {said:?}: {self:?}");
+    }
+
+    /// The relay has finished writing, or closes it: whether all was said by then.
+    pub(crate) fn ends(&self, closed: bool, (now_ns, linger): (u64, Duration)) {
+        let late = closed && now_ns - self.refused_ns >= linger.as_nanos();
+        let whole = self.told == self.words.as_bytes();
+        assert!(whole || late || self.ended, "not told all: {self:?}");
+    }
+}
+
+/// What a client of lines is told that is refused.
+fn words(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Quarantined(_) => {
+            "Warning: Your address is refused for a while. Please come back later.\n"
+        }
+        Refusal::TooManyFromAddress => "Warning: Your address has too many connections.\n",
+        Refusal::Overloaded => "Warning: The relay is overloaded. Please come back later.\n",
+        Refusal::ShuttingDown => "Warning: Server is shutting down.\n",
+        Refusal::TooManyConnections | Refusal::NoListener => panic!("{refusal:?}, and has a place"),
     }
 }
 
@@ -99,10 +128,14 @@ impl World<'_, '_> {
                 topic,
                 header,
                 done: 0,
+                blocks: 0,
+                kept_ns: 0,
                 intent,
                 came_ns: side.now_ns,
                 ended: false,
                 refused: None,
+                refused_ns: 0,
+                words: "",
                 told: Vec::new(),
                 left: false,
                 finished: false,
@@ -175,8 +208,17 @@ impl World<'_, '_> {
         knock.done += len;
         if knock.done < knock.header.len() {
             side.places.hit(Place::HeaderInPieces);
+            knock.blocks = knock.done.div_ceil(side.plan.limits.block_bytes as usize) as u32;
+            if knock.done == len {
+                knock.kept_ns = side.now_ns;
+            }
+            let settled = std::mem::replace(&mut self.settled, false);
+            let before = self.relay.stats().overloaded.value();
             self.relay.handle_input(now, conn, &bytes);
-            self.settled = false;
+            let ended = self.relay.stats().overloaded.value() - before;
+            if ended > 0 && settled && self.relay.read_budget(conn) == 0 {
+                self.assert_worst(at, ended as usize - 1);
+            }
         } else if knock.intent == Intent::Wrong {
             self.relay.handle_input(now, conn, &bytes);
             self.settled = false;
@@ -185,6 +227,29 @@ impl World<'_, '_> {
             self.name(at, bytes, room);
         }
         true
+    }
+
+    /// There was no room for the beginning of a header: nobody was to give way for it, but for so
+    /// many who just did, which was not enough.
+    fn assert_worst(&mut self, at: usize, gave_way: usize) {
+        let side = &mut self.side;
+        side.places.hit(Place::HeaderNoRoom);
+        let weight = |len: usize, since_ns: u64| {
+            let ms = (side.now_ns - since_ns) / 1_000_000;
+            len as u64 * (ms.min(100) + 1)
+        };
+        let mine = &side.knocks[at];
+        // Who brings something is favoured; who has said nothing whole yet is not.
+        let mine = weight(mine.done, mine.kept_ns) * 64 / 8;
+        let holds = |peer: &&usize| {
+            let peer = &side.peers[**peer];
+            let view = &peer.view;
+            let since = view.unfinished_ns.max(view.verdict_ns).max(peer.times.resumed);
+            let open = view.leaving.is_none() && !peer.gone && !peer.socket.paused;
+            open && view.is_heard() && weight(view.waiting_bytes(), since) > mine
+        };
+        let worse = side.live.iter().filter(holds).count();
+        assert!(worse <= gave_way, "a header found no room, and {worse} kept theirs: {mine}");
     }
 
     /// The last bytes of a header, and up to `room` of what follows it.
@@ -203,14 +268,32 @@ impl World<'_, '_> {
         if addr.ip() != PROXY {
             *self.connects.entry(prefix(addr.ip())).or_default() += 1;
         }
+        let others = self.side.conns_of(addr.ip());
+        let expected = self.expected(at, others);
         self.relay.handle_input(now, conn, &bytes);
         self.settled = false;
         self.fed += follows.len();
         let known = SocketAddr::new(addr.ip().to_canonical(), addr.port());
         assert_eq!(self.relay.remote(conn), Some(known), "the address that its proxy said");
-        if let Some(refusal) = self.refusal_since(&before) {
-            self.side.knocks[at].refused = Some(refusal);
-            self.side.places.hit(Place::ProxiedRefused);
+        let exempt = self.side.plan.exempt || addr.ip() == PROXY;
+        let struck = !exempt && matches!(self.relay.verdict(now, addr.ip()), Verdict::Refused(_));
+        let refusal = self.refusal_since(&before);
+        match (refusal, expected) {
+            // Its connect was one too many.
+            (
+                Some(Refusal::Quarantined(_)),
+                Some(Refusal::Overloaded | Refusal::TooManyFromAddress) | None,
+            ) => assert!(struck, "it is not in quarantine"),
+            // What follows may have been an offence.
+            (None, None) => assert!(!struck || !follows.is_empty(), "let in, in quarantine"),
+            _ => assert_eq!(refusal, expected, "{addr}"),
+        }
+        if let Some(refusal) = refusal {
+            self.turned_off(at, refusal, others);
+            if self.relay.stats().warnings_dropped != before.warnings_dropped {
+                self.side.knocks[at].words = "";
+                self.side.doubt(self.side.step, format!("no last words for {addr}"));
+            }
             return self.refused(refusal, addr);
         }
         self.side.places.hit(Place::Proxied);
@@ -221,6 +304,43 @@ impl World<'_, '_> {
         if !follows.is_empty() {
             peer.view.hears(&follows, now.as_nanos());
         }
+    }
+
+    /// How a newcomer that has a place is refused, unless it is struck for coming just now.
+    /// `others`: connections of its address.
+    fn expected(&self, at: usize, others: usize) -> Option<Refusal> {
+        let addr = self.side.knocks[at].addr;
+        let limits = &self.side.plan.limits;
+        let verdict = self.relay.verdict(self.now(), addr.ip());
+        let exempt = self.side.plan.exempt || addr.ip() == PROXY;
+        let (blocks, segments) = self.relay.memory_used();
+        let full = |used: u32, all: u32| all > 0 && used * 100 / all >= 70;
+        // What it kept of its header is given back before.
+        let kept = self.side.knocks[at].blocks;
+        if self.side.shutdown {
+            Some(Refusal::ShuttingDown)
+        } else if !exempt && matches!(verdict, Verdict::Refused(_)) {
+            Some(Refusal::Quarantined(Duration::ZERO))
+        } else if full(blocks - kept, limits.blocks) || full(segments, limits.segments) {
+            Some(Refusal::Overloaded)
+        } else {
+            let most = limits.quarantine.connections_per_prefix;
+            let crowded = self.relay.connections() >= limits.connections / 10 * 7;
+            let full = !exempt && crowded && others as u32 >= most;
+            full.then_some(Refusal::TooManyFromAddress)
+        }
+    }
+
+    /// A newcomer was not taken: what it is told of that.
+    fn turned_off(&mut self, at: usize, refusal: Refusal, others: usize) {
+        self.side.places.hit(Place::ProxiedRefused);
+        let side = &mut self.side;
+        let limits = &side.plan.limits;
+        let most = limits.quarantine.connections_per_prefix + limits.native.half_open_per_prefix;
+        let knock = &mut side.knocks[at];
+        knock.refused = Some(refusal);
+        knock.refused_ns = side.now_ns;
+        knock.words = if others as u32 >= most { "" } else { words(refusal) };
     }
 
     /// How a newcomer was refused; how long it is, is told later.
@@ -288,10 +408,18 @@ impl Side<'_> {
         (!gone).then_some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
     }
 
-    /// How many newcomers of an address were not taken and are still there.
-    pub(crate) fn refused_of(&self, ip: IpAddr) -> usize {
-        let of = |knock: &&Knock| knock.refused.is_some() && prefix(knock.addr.ip()) == prefix(ip);
-        self.knocks.iter().filter(of).count()
+    /// How many connections an address has, those that are ending and those that were not taken,
+    /// too.
+    pub(crate) fn conns_of(&self, ip: IpAddr) -> usize {
+        let there = |peer: &&usize| {
+            let peer = &self.peers[**peer];
+            !peer.gone && prefix(peer.view.addr.ip()) == prefix(ip)
+        };
+        let refused = |knock: &&Knock| {
+            knock.refused.is_some() && !knock.gone && prefix(knock.addr.ip()) == prefix(ip)
+        };
+        let there = self.live.iter().filter(there).count();
+        there + self.knocks.iter().filter(refused).count()
     }
 
     /// Such a connection leaves: whether there is a reason. Gives whether it was one.
@@ -312,7 +440,6 @@ impl Side<'_> {
                 let late = now_ns - knock.came_ns >= span;
                 late || knock.intent == Intent::Wrong || (knock.ended && knock.done > 0)
             }
-            Reason::Fault(PeerFault::Evicted) => true,
             Reason::Fault(PeerFault::Overloaded) => {
                 doubtful = true;
                 true

@@ -113,6 +113,8 @@ places! {
     ProxiedRefused,
     /// a proxy's header came in pieces
     HeaderInPieces,
+    /// a proxy's header found no room
+    HeaderNoRoom,
     /// a proxy was closed for want of a header
     NoProxyHeader,
     /// an address was struck

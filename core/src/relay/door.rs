@@ -85,7 +85,7 @@ impl<P: Pool> Relay<'_, P> {
         let vetted = self.vet(ip, remote.topic)?;
         let prefix = self.prefixes.find_or_make(Prefix::of(ip));
         self.may_join(prefix, vetted, remote.topic)?;
-        let slot = self.take_slot(prefix, remote)?;
+        let slot = self.take_slot(prefix, remote, Phase::Open)?;
         self.let_in(slot, remote.topic, vetted);
         Ok(self.id(slot))
     }
@@ -138,10 +138,17 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// A slot for a connection, which is nobody's yet.
-    pub(super) fn take_slot(&mut self, prefix: Ref, remote: Remote) -> Result<Ref, Refusal> {
+    pub(super) fn take_slot(
+        &mut self,
+        prefix: Ref,
+        remote: Remote,
+        phase: Phase,
+    ) -> Result<Ref, Refusal> {
         self.make_way(prefix)?;
         let slot = self.sessions.take().ok_or(Refusal::TooManyConnections)?;
-        self.sessions.at_mut(slot).set_remote(remote.addr);
+        let session = self.sessions.at_mut(slot);
+        session.set_phase(phase);
+        session.set_remote(remote.addr);
         self.enlist(slot, prefix);
         Ok(slot)
     }
@@ -149,7 +156,6 @@ impl<P: Pool> Relay<'_, P> {
     /// A connection that was taken begins.
     pub(super) fn let_in(&mut self, slot: Ref, listener: TopicId, vetted: Vetted) {
         let session = self.sessions.at_mut(slot);
-        session.set_phase(Phase::Open);
         session.heard_at = self.now;
         session.acknowledged_at = self.now;
         if vetted.exempt {
@@ -174,6 +180,8 @@ impl<P: Pool> Relay<'_, P> {
             return self.close(slot, Reason::Refused(refusal));
         }
         let mut output = self.sessions.at(slot).output;
+        let all = words.len().saturating_sub(cfg!(wardline_mutant = "last_word_cut").into());
+        let words = words.get(..all).unwrap_or_default();
         if output.push(&mut self.memory, Purpose::Output, words).is_err() {
             self.stats.warnings_dropped.bump();
         }
@@ -254,10 +262,11 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Sees to a free slot. When connections are full, one of the prefix that holds most gives way,
-    /// unless the newcomer's own holds as many.
+    /// unless the newcomer's own holds as many. Those that wait to be named are nobody's, are few,
+    /// and do not wait for long.
     fn make_way(&mut self, prefix: Ref) -> Result<(), Refusal> {
         let used = self.connections();
-        let mine = self.prefixes.at(prefix).conns;
+        let mine = self.prefixes.at(prefix).own();
         if used < self.limits.connections {
             return Ok(());
         }
@@ -265,7 +274,7 @@ impl<P: Pool> Relay<'_, P> {
             return Err(Refusal::TooManyConnections);
         };
         let heavy = self.prefixes.at(heaviest);
-        if heavy.conns <= mine.saturating_add(1) {
+        if heavy.own() <= mine.saturating_add(1) {
             return Err(Refusal::TooManyConnections);
         }
         let victim = self.victim(heavy.youngest).ok_or(Refusal::TooManyConnections)?;
@@ -288,7 +297,9 @@ impl<P: Pool> Relay<'_, P> {
             let Some(slot) = next.some() else { break };
             let session = self.sessions.at(slot);
             next = session.older;
-            if matches!(session.phase(), Phase::Finished | Phase::Proxied) {
+            let waits = cfg!(wardline_mutant = "who_waits_is_its_proxys")
+                && session.phase() == Phase::Proxied;
+            if session.phase() == Phase::Finished || waits {
                 return Some(slot);
             }
             if !session.is_open() {
@@ -305,7 +316,8 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     pub(super) fn enlist(&mut self, slot: Ref, prefix: Ref) {
-        self.prefixes.join(prefix);
+        let waits = self.sessions.at(slot).phase() == Phase::Proxied;
+        self.prefixes.join(prefix, waits);
         let old = core::mem::replace(&mut self.prefixes.at_mut(prefix).youngest, slot);
         if old.is_some() {
             self.sessions.at_mut(old).younger = slot;

@@ -529,21 +529,30 @@ impl<P: Pool> Relay<'_, P> {
         let most = unit.saturating_add(self.limits.receive_bytes);
         let most = most.saturating_add(self.limits.backlog_bytes) as usize;
         let len = (session.input.len() as usize).saturating_add(bytes.len());
-        let mut input = session.input;
-        let mut kept = len <= most;
-        while kept && input.push(&mut self.memory, Purpose::Input, bytes).is_err() {
-            kept = self.relieve(slot, len);
-            if !self.sessions.at(slot).is_open() {
-                // It ended over that, and its input with it.
-                return;
-            }
-        }
-        self.sessions.at_mut(slot).input = input;
-        if !kept {
+        if len > most || !self.push_input(slot, bytes) {
             self.stats.overloaded.bump();
             let reason = Reason::Fault(PeerFault::Overloaded);
             self.leave(slot, reason, Farewell::Overloaded, false);
         }
+    }
+
+    /// Adds to what a connection has waiting; if need be, in place of what others have. Gives
+    /// whether there was room, or nobody is left who wants it.
+    pub(super) fn push_input(&mut self, slot: Ref, bytes: &[u8]) -> bool {
+        let mut input = self.sessions.at(slot).input;
+        let len = (input.len() as usize).saturating_add(bytes.len());
+        while input.push(&mut self.memory, Purpose::Input, bytes).is_err() {
+            let relieved = self.relieve(slot, len);
+            if !self.sessions.at(slot).is_living() {
+                // It ended over that, and its input with it.
+                return true;
+            }
+            if !relieved {
+                return false;
+            }
+        }
+        self.sessions.at_mut(slot).input = input;
+        true
     }
 
     /// Takes the whole lines at the front of `buffer`, about a share of them. Gives how many bytes

@@ -411,7 +411,7 @@ impl<P: Pool> Relay<'_, P> {
             let slot = Ref::of(self.hand);
             let session = self.sessions.at(slot);
             let weight = self.hold_weight(slot, u64::from(session.input.len()));
-            if !session.is_open() || weight == 0 || slot == asker {
+            if !session.is_living() || weight == 0 || slot == asker {
                 continue;
             }
             if weight > worst.0 {
@@ -422,12 +422,19 @@ impl<P: Pool> Relay<'_, P> {
                 break;
             }
         }
-        if worst.1 == asker {
+        let unheard = cfg!(wardline_mutant = "header_relieves_nobody")
+            && self.sessions.at(asker).phase() == Phase::Proxied;
+        if worst.1 == asker || unheard {
             return false;
         }
         self.stats.overloaded.bump();
         let reason = Reason::Fault(PeerFault::Overloaded);
-        self.leave(worst.1, reason, Farewell::Overloaded, false);
+        if self.sessions.at(worst.1).is_open() {
+            self.leave(worst.1, reason, Farewell::Overloaded, false);
+        } else {
+            // Nobody is there yet to be told.
+            self.close(worst.1, reason);
+        }
         true
     }
 

@@ -41,14 +41,12 @@ impl<P: Pool> Relay<'_, P> {
         if self.known.waiting >= limits.waiting || mine >= limits.waiting_each {
             return Err(Refusal::TooManyConnections);
         }
-        let slot = self.take_slot(prefix, remote)?;
+        let slot = self.take_slot(prefix, remote, Phase::Proxied)?;
         let close_at = self.now.after(limits.header);
         let session = self.sessions.at_mut(slot);
-        session.set_phase(Phase::Proxied);
         session.set_listener(remote.topic);
         session.close_at = close_at;
         self.known.waiting = self.known.waiting.saturating_add(1);
-        self.prefixes.at_mut(prefix).waiting = mine.saturating_add(1);
         self.arm(slot);
         Ok(self.id(slot))
     }
@@ -72,9 +70,10 @@ impl<P: Pool> Relay<'_, P> {
         let header = match proxy::read(room.get(..kept.saturating_add(new)).unwrap_or_default()) {
             Ok(Some(header)) => header,
             Ok(None) => {
-                let full = input.push(&mut self.memory, Purpose::Input, bytes).is_err();
-                self.sessions.at_mut(slot).input = input;
-                if full {
+                if kept == 0 {
+                    self.sessions.at_mut(slot).unfinished_since = self.now;
+                }
+                if !self.push_input(slot, bytes) {
                     self.stats.overloaded.bump();
                     self.close(slot, Reason::Fault(PeerFault::Overloaded));
                 }

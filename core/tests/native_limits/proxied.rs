@@ -317,19 +317,102 @@ fn so_many_are_waited_for() {
     );
 }
 
+/// A relay of lines, with so many connections and blocks of input.
+fn tight(connections: u32, input_blocks: u32) -> World {
+    let limits = Limits {
+        connections,
+        topics: 4,
+        blocks: input_blocks * 2,
+        segments: 64,
+        ..Limits::DEFAULT
+    };
+    let mut world = World::of(limits).by(Way::Directly);
+    world.open_door(Door::Line);
+    world
+}
+
 #[test]
-fn of_a_full_relay_who_is_not_named_gives_way_first() {
-    let mut world = World::sized(NativeLimits::DEFAULT, 4).by(Way::Proxied);
+fn who_is_waited_for_is_no_client_of_its_proxy() {
+    let mut world = tight(40, 256);
+    let crowd: Vec<ConnId> = (0..8).map(|_| world.connect([10, 0, 9, 9])).collect();
+    // More than that wait, for a moment, and are clients of many addresses then.
+    let waiting: Vec<ConnId> = (0..10).map(|_| world.proxy()).collect();
+    for (conn, host) in waiting.into_iter().zip(1..) {
+        assert_eq!(world.name(conn, [10, 0, 1, host]), Ok(()));
+    }
+    for host in 1..=22 {
+        world.connect([10, 0, 2, host]);
+    }
+    assert_eq!(world.relay.connections(), 40);
+    for host in 1..=6 {
+        // Directly, or by the proxy: it is the crowd that gives way.
+        if host % 2 == 0 {
+            world.connect([10, 0, 3, host]);
+        } else {
+            let conn = world.proxy();
+            world.turn();
+            assert_eq!(world.name(conn, [10, 0, 3, host]), Ok(()));
+        }
+        world.turn();
+        let gone = crowd.iter().filter(|conn| world.is_gone(**conn)).count();
+        assert_eq!((gone, world.relay.connections()), (usize::from(host), 40));
+    }
+}
+
+#[test]
+fn a_full_relay_goes_on_waiting_for_who_is_to_be_named() {
+    let mut world = World::sized(NativeLimits::DEFAULT, 20).by(Way::Proxied);
     let key = SigningKey::from_seed(&STRANGER);
-    let mut before = world.join(&key, 0, PROXY);
-    let waiting = [world.proxy(), world.proxy(), world.proxy()];
+    let mut own = world.join(&key, 0, PROXY);
     world.way = Way::Directly;
-    for host in 1..3 {
+    for _ in 0..14 {
+        world.connect([10, 0, 0, 1]);
+    }
+    let waiting: Vec<ConnId> = (0..5).map(|_| world.proxy()).collect();
+    for host in 2..9 {
         world.connect([10, 0, 0, host]);
         world.turn();
     }
+    assert!(!waiting.iter().any(|conn| world.is_gone(*conn)));
+    assert_eq!(
+        (world.relay.stats().evicted_for_newcomer.value(), world.told(&mut own).len()),
+        (7, 0)
+    );
+}
+
+#[test]
+fn a_header_in_pieces_is_kept_in_place_of_what_others_hold() {
+    let mut world = tight(40, 32);
+    for host in 1..=32 {
+        let conn = world.connect([10, 0, 0, host]);
+        world.feed(conn, b"half a line that is yet to end");
+    }
+    world.now = world.now.after(Duration::from_millis(200));
+    let bytes = header(SocketAddr::new(IpAddr::from(CLIENT), 5));
+    let conn = world.proxy();
+    for byte in &bytes {
+        world.feed(conn, &[*byte]);
+    }
+    assert_eq!(world.relay.remote(conn).map(|addr| addr.ip()), Some(IpAddr::from(CLIENT)));
+    assert_eq!(world.relay.stats().overloaded.value(), 1, "somebody gave way");
+}
+
+#[test]
+fn a_header_that_takes_long_gives_way_to_who_brings_something_now() {
+    let mut world = tight(200, 32);
+    let bytes = header(SocketAddr::new(IpAddr::from(CLIENT), 5));
+    let waiting: Vec<ConnId> = (0..32).map(|_| world.proxy()).collect();
+    for conn in &waiting {
+        world.feed(*conn, &bytes[..20]);
+    }
+    world.now = world.now.after(Duration::from_millis(200));
+    let client = world.connect([10, 0, 0, 1]);
+    world.feed(client, b"one ");
+    world.feed(client, b"line\n");
+    assert_eq!(world.relay.stats().published.value(), 1);
     let gone = waiting.iter().filter(|conn| world.is_gone(**conn)).count();
-    assert_eq!((gone, world.told(&mut before).len()), (2, 0));
+    assert_eq!((gone, world.relay.stats().overloaded.value()), (1, 1));
+    assert_eq!((world.relay.stats().no_proxy_header.value(), world.charged()), (0, 0));
 }
 
 #[test]

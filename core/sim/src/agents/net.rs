@@ -125,14 +125,21 @@ impl Conn {
 
 impl<P: Pool> Carrier<P> for Side<'_> {
     fn is_full(&mut self, conn: ConnId) -> bool {
+        if self.is_stray(conn) {
+            return false;
+        }
         let index = self.named(conn);
         self.conns[index].full
     }
 
     fn start_send(&mut self, conn: ConnId, gather: &Gather, pool: &P) -> Started {
-        let index = self.named(conn);
         let ranges = gather.ranges();
         let bytes: Vec<u8> = ranges.iter().flat_map(|range| pool.read(*range)).copied().collect();
+        if let Some(told) = self.strays.get_mut(&(self.shard, conn)) {
+            told.extend(&bytes);
+            return Started::Done(bytes.len());
+        }
+        let index = self.named(conn);
         let limits = &self.plan.limits;
         let most = limits.send_bytes.max(limits.slow_send_bytes) as usize;
         assert_eq!(bytes.len(), gather.bytes(), "a gather that is not as long as it says");
@@ -172,11 +179,17 @@ impl<P: Pool> Carrier<P> for Side<'_> {
     }
 
     fn pause(&mut self, conn: ConnId) {
+        if self.is_stray(conn) {
+            return;
+        }
         let index = self.named(conn);
         assert!(!std::mem::replace(&mut self.conns[index].paused, true), "paused twice");
     }
 
     fn resume(&mut self, conn: ConnId) {
+        if self.is_stray(conn) {
+            return;
+        }
         let index = self.named(conn);
         assert!(std::mem::replace(&mut self.conns[index].paused, false), "it was not paused");
     }
@@ -189,6 +202,9 @@ impl<P: Pool> Carrier<P> for Side<'_> {
     }
 
     fn finish(&mut self, conn: ConnId) {
+        if self.is_stray(conn) {
+            return;
+        }
         let index = self.named(conn);
         let conn = &mut self.conns[index];
         assert!(conn.flight.is_none(), "the end of the stream with a send under way");
@@ -196,6 +212,9 @@ impl<P: Pool> Carrier<P> for Side<'_> {
     }
 
     fn close(&mut self, conn: ConnId) -> bool {
+        if self.is_stray(conn) {
+            return true;
+        }
         let index = self.named(conn);
         let slow = !self.calm && self.rng.percent(self.plan.slow_close);
         let conn = &mut self.conns[index];
@@ -225,7 +244,7 @@ impl<P: Pool> Carrier<P> for Side<'_> {
 
     fn event(&mut self, event: Event, remote: Option<SocketAddr>) {
         if let Some(conn) = event.conn() {
-            if self.strays.contains(&(self.shard, conn)) {
+            if self.is_stray(conn) {
                 return self.observe(9);
             }
             let conn = &self.conns[self.names[&(self.shard, conn)]];

@@ -3,9 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use wardline_core::native::Code;
 use wardline_core::proxy::SIGNATURE;
-use wardline_core::{ConnId, Duration, Instant, Network, Refusal, Remote, TopicId};
+use wardline_core::{ConnId, Duration, Instant, Network, Refusal, Remote, Stats, TopicId, Verdict};
 
+use super::side::Side;
 use super::states::State;
 use super::world::World;
 
@@ -31,10 +33,18 @@ impl World<'_, '_> {
         let charged = matches!(taken, Err(Refusal::Quarantined(_) | Refusal::TooManyFromAddress));
         assert!(!charged, "a proxy was charged for its clients: {taken:?}");
         let conn = taken?;
-        match self.name(shard, conn, addr) {
+        let before = *self.relays[shard].stats();
+        match self.name(shard, conn, addr, &before) {
             Some(refusal) => {
+                let named = self.relays[shard].remote(conn) == Some(addr);
+                let verdict = self.relays[shard].verdict(now, addr.ip());
+                let words = if named { words(refusal, topic, verdict) } else { Vec::new() };
+                self.side.strays.insert((shard, conn), Vec::new());
+                self.hear_out(shard, conn, words.len());
                 // It goes as it is told so.
-                self.side.strays.insert((shard, conn));
+                let dropped = self.relays[shard].stats().warnings_dropped;
+                let dropped = dropped != before.warnings_dropped;
+                self.side.assert_told((shard, conn), addr, &words, dropped);
                 self.relays[shard].handle_closed(now, conn);
                 self.side.states.hit(State::ProxiedRefused);
                 Err(refusal)
@@ -46,11 +56,28 @@ impl World<'_, '_> {
         }
     }
 
+    /// Whoever was not taken reads until it was told so much, or is gone.
+    fn hear_out(&mut self, shard: usize, conn: ConnId, len: usize) {
+        // A turn may be over before it is its turn.
+        for _ in 0..100 {
+            self.drain_one(shard);
+            let told = self.side.strays[&(shard, conn)].len();
+            if told >= len || self.relays[shard].remote(conn).is_none() {
+                break;
+            }
+        }
+    }
+
     /// The proxy says for whom it connects; gives why that one was not taken.
-    fn name(&mut self, shard: usize, conn: ConnId, addr: SocketAddr) -> Option<Refusal> {
+    fn name(
+        &mut self,
+        shard: usize,
+        conn: ConnId,
+        addr: SocketAddr,
+        before: &Stats,
+    ) -> Option<Refusal> {
         let now = Instant::from_nanos(self.side.now_ns);
         let (relay, rng) = (&mut self.relays[shard], &mut self.side.rng);
-        let before = *relay.stats();
         let header = header(addr);
         let mut rest = &header[..];
         while !rest.is_empty() && relay.read_budget(conn) > 0 {
@@ -73,6 +100,52 @@ impl World<'_, '_> {
             None
         }
     }
+}
+
+impl Side<'_> {
+    /// Somebody who has a place was refused, and is told so by these words; unless its address has
+    /// many such places, or there is no block.
+    fn assert_told(
+        &mut self,
+        stray: (usize, ConnId),
+        addr: SocketAddr,
+        words: &[u8],
+        dropped: bool,
+    ) {
+        let limits = &self.plan.limits;
+        let most = limits.quarantine.connections_per_prefix + limits.native.half_open_per_prefix;
+        let same = |index: &&usize| {
+            let conn = &self.conns[**index];
+            conn.addr.ip() == addr.ip() && conn.shard == stray.0 && !conn.gone
+        };
+        let crowded = self.live.iter().filter(same).count() as u32 >= most;
+        let told = &self.strays[&stray];
+        let silent = told.is_empty() && (crowded || dropped);
+        assert!(told == words || silent, "{addr} was told {told:?} and not {words:?}");
+    }
+}
+
+/// What a client is told that is refused and has a place: of lines, or at a door of both dialects,
+/// a warning, else an ALERT. PROTOCOL.md 2.2.1.
+fn words(refusal: Refusal, door: TopicId, verdict: Verdict) -> Vec<u8> {
+    let (code, retry_ms, text) = match (refusal, verdict) {
+        (Refusal::Quarantined(_), Verdict::Refused(span)) => {
+            let text = "Your address is refused for a while. Please come back later.";
+            (Code::Quarantined, span.as_millis() as u32, text)
+        }
+        (Refusal::TooManyFromAddress, _) => {
+            (Code::TooManyConnections, 0, "Your address has too many connections.")
+        }
+        (Refusal::Overloaded, _) => {
+            (Code::Overloaded, 0, "The relay is overloaded. Please come back later.")
+        }
+        _ => panic!("{refusal:?}, {verdict:?}"),
+    };
+    if !door.is_native() {
+        return format!("Warning: {text}\n").into();
+    }
+    let code = code.wire().to_le_bytes();
+    [b"\xF5WDL\x7F\x01\x18\0", &code[..], b"\x01\x01", &retry_ms.to_le_bytes(), &[0; 8]].concat()
 }
 
 fn header(addr: SocketAddr) -> Vec<u8> {

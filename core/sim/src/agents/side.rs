@@ -36,8 +36,8 @@ pub(crate) struct Side<'b> {
     pub(crate) links: Vec<Option<Box<Link>>>,
     /// By shard and name.
     pub(crate) names: BTreeMap<(usize, ConnId), usize>,
-    /// Connections of proxies whose clients were not taken.
-    pub(crate) strays: BTreeSet<(usize, ConnId)>,
+    /// Connections of proxies whose clients were not taken, and what they were told.
+    pub(crate) strays: BTreeMap<(usize, ConnId), Vec<u8>>,
     pub(crate) live: Vec<usize>,
     pub(crate) agents: Vec<Agent>,
     pub(crate) texts: Vec<Reader>,
@@ -79,6 +79,11 @@ impl Side<'_> {
 
     pub(crate) fn now(&self) -> Instant {
         Instant::from_nanos(self.now_ns)
+    }
+
+    /// Whether it is a proxy's whose client was not taken.
+    pub(crate) fn is_stray(&self, conn: ConnId) -> bool {
+        self.strays.contains_key(&(self.shard, conn))
     }
 
     /// The connection of that name, which is there.
