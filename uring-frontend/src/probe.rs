@@ -190,10 +190,10 @@ mod tests {
     #[test]
     fn a_question_is_answered_quickly_and_leaves_nothing_behind() {
         let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
-        // Other tests of this process open files, too: they are few.
+        // Other tests of this process open files, too: they are fewer than the questions.
         let before = descriptors();
         let mut quickest = Duration::MAX;
-        for _ in 0..50 {
+        for _ in 0..200 {
             let begun = Instant::now();
             assert_eq!(tokio_uring().is_ok(), allowed(), "{:?}", tokio_uring());
             if let Err(why) = ring() {
@@ -202,7 +202,7 @@ mod tests {
             quickest = quickest.min(begun.elapsed());
         }
         assert!(quickest.as_millis() < 50, "{quickest:?}");
-        assert!(descriptors() < before + 20);
+        assert!(descriptors() < before + 150);
     }
 
     #[test]

@@ -151,7 +151,10 @@ impl<'s, 'p> Shard<'s, 'p> {
                 self.complete(completion, now);
             }
             all += seen;
-            if taken && (seen < FULL_LOOK || self.pressed || all >= TURN_COMPLETIONS) {
+            let enough = all >= TURN_COMPLETIONS;
+            let Self { sockets, relay, .. } = self;
+            let more = !enough && sockets.receive_starved(|conn| relay.read_budget(conn));
+            if taken && !more && (seen < FULL_LOOK || self.pressed || enough) {
                 break;
             }
             // Where the kernel takes nothing for long, this is an error.
@@ -308,7 +311,7 @@ impl<'s, 'p> Shard<'s, 'p> {
                 self.relay.handle_eof(now, conn);
             }
             Ok(_) => {}
-            Err(Errno::NOBUFS) => self.sockets.read_first(conn),
+            Err(Errno::NOBUFS) => self.sockets.await_buffer(conn),
             Err(Errno::CANCELED | Errno::INTR | Errno::AGAIN) => self.sockets.read_later(conn),
             Err(_) if !socket.closing => {
                 socket.ended = true;
@@ -340,11 +343,10 @@ impl<'s, 'p> Shard<'s, 'p> {
 
     /// Asks for what is to be read next.
     fn ask(&mut self) {
-        if self.sockets.starved.is_empty() && self.sockets.to_read.is_empty() {
+        if self.sockets.to_read.is_empty() {
             return;
         }
-        std::mem::swap(&mut self.walked, &mut self.sockets.starved);
-        self.walked.append(&mut self.sockets.to_read);
+        std::mem::swap(&mut self.walked, &mut self.sockets.to_read);
         for at in 0..self.walked.len() {
             let Some(index) = self.walked.get(at).copied() else { break };
             let Some(socket) = self.sockets.at(index as usize) else { continue };
@@ -367,6 +369,7 @@ impl<'s, 'p> Shard<'s, 'p> {
             || self.sockets.somebody_waits(self.links.waits())
             || !self.sockets.put_off.is_empty()
             || !self.sockets.to_read.is_empty()
+            || !self.sockets.starved.is_empty()
             || (self.doors.knocked && self.doors.rest_until().is_none());
         let until = match next {
             Next::Again => return Wait::No,

@@ -1,5 +1,6 @@
 //! The sockets of a shard, and what the relay may have done to them.
 
+use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 
@@ -78,8 +79,8 @@ pub(super) struct Sockets<'p> {
     table: Vec<Option<Socket>>,
     /// Sockets that a receive is to be asked for, once the relay has said what it wants.
     pub(super) to_read: Vec<u32>,
-    /// The same, for want of a buffer: they are first.
-    pub(super) starved: Vec<u32>,
+    /// Those for which there is something, and was no buffer.
+    pub(super) starved: VecDeque<u32>,
     /// Sends since the last look at the completions.
     pub(super) started: Vec<u32>,
     /// The relay is to be told soon what became of one of them.
@@ -115,7 +116,7 @@ impl<'p> Sockets<'p> {
             ring,
             table: Vec::with_capacity(sockets),
             to_read: Vec::with_capacity(sockets),
-            starved: Vec::with_capacity(sockets),
+            starved: VecDeque::with_capacity(sockets),
             started: Vec::with_capacity(sockets),
             hurry: false,
             paused: 0,
@@ -185,13 +186,50 @@ impl<'p> Sockets<'p> {
         }
     }
 
-    /// The same, for want of a buffer.
-    pub(super) fn read_first(&mut self, conn: ConnId) {
+    /// The same, once there are buffers again.
+    pub(super) fn await_buffer(&mut self, conn: ConnId) {
         let Some(socket) = self.of(conn) else { return };
         if !socket.listed && socket.is_to_be_read() {
             socket.listed = true;
-            self.starved.push(number(conn));
+            self.starved.push_back(number(conn));
         }
+    }
+
+    /// Asks for one receive each for those that found no buffer, in their order and as many as
+    /// there are buffers: of more, most would find none again, each time that they are asked. Gives
+    /// whether there was one. `budget`: what the relay takes of a connection.
+    pub(super) fn receive_starved(&mut self, budget: impl Fn(ConnId) -> usize) -> bool {
+        let (mut small, mut large) = self.ring.buffers();
+        let small_bytes = self.ring.small_bytes();
+        let some = !self.starved.is_empty();
+        while small > 0
+            && large > 0
+            && let Some(index) = self.starved.pop_front()
+        {
+            let Self { ring, table, .. } = self;
+            let Some(Some(socket)) = table.get_mut(index as usize) else { continue };
+            socket.listed = false;
+            if !socket.is_to_be_read() {
+                continue;
+            }
+            let conn = socket.conn;
+            let bytes = match budget(conn) {
+                0 => {
+                    // Its pause, or its end, is still to come.
+                    self.read_later(conn);
+                    continue;
+                }
+                bytes if socket.bulk => bytes,
+                // Not more than one buffer, so that there is one for each.
+                bytes => bytes.min(small_bytes),
+            };
+            let of = if bytes > small_bytes { &mut large } else { &mut small };
+            *of -= 1;
+            ring.receive_once(socket.stream.as_fd(), conn, bytes);
+            socket.cancelled = false;
+            socket.receiving = Receiving::Once;
+        }
+        some
     }
 
     /// Asks for a receive of at most `budget` bytes, or of small pieces without end.
@@ -386,5 +424,70 @@ impl<'p> Carrier<RawPool<'p>> for Sockets<'p> {
 
     fn event(&mut self, event: Event, remote: Option<SocketAddr>) {
         self.events.push(event, remote);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::sys::Wait;
+
+    /// Has a crowd asked for a receive each, of which most find no buffer; then those again. Gives
+    /// how many found none the first time, and after that.
+    fn starve(bulk: bool) -> [usize; 2] {
+        const CROWD: u32 = 40;
+        const BYTES: u32 = 65_536;
+        let mut sockets = Sockets::new(Ring::new(CROWD, BYTES).unwrap(), 0, &Limits::default());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peers = Vec::new();
+        for slot in 0..CROWD {
+            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            peer.write_all(&[b'x'; 40_000]).unwrap();
+            peers.push(peer);
+            let conn = ConnId::from_bits(u64::from(slot) + 1);
+            sockets.add(conn, listener.accept().unwrap().0);
+            sockets.of(conn).unwrap().bulk = bulk;
+        }
+        for index in std::mem::take(&mut sockets.to_read) {
+            sockets.at(index as usize).unwrap().listed = false;
+            sockets.receive(index as usize, BYTES as usize);
+        }
+        let (mut heard, mut without) = ([false; CROWD as usize], [0, 0]);
+        for round in 0.. {
+            sockets.ring.enter(Wait::No).unwrap();
+            while let Some(completion) = sockets.ring.next() {
+                let index = completion.tag().index();
+                let (conn, result, more) =
+                    (sockets.at(index).unwrap().conn, completion.result, completion.more);
+                sockets.ring.received(completion, |_| ());
+                if !more {
+                    sockets.of(conn).unwrap().receiving = Receiving::No;
+                }
+                if result == Err(Errno::NOBUFS) {
+                    without[round.min(1)] += 1;
+                    sockets.await_buffer(conn);
+                } else {
+                    heard[index] |= result.unwrap() > 0;
+                }
+            }
+            if !sockets.receive_starved(|_| BYTES as usize) {
+                break;
+            }
+        }
+        assert!(heard.iter().all(|heard| *heard), "somebody was forgotten");
+        without
+    }
+
+    #[test]
+    fn who_found_no_buffer_is_asked_again_only_once_there_is_one() {
+        let [first, later] = starve(true);
+        assert!(first > 25 && later == 0, "{first} found no large buffer, and {later} again");
+        let [first, later] = starve(false);
+        assert!(first > 20 && later == 0, "{first} found no small buffer, and {later} again");
     }
 }

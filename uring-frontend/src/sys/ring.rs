@@ -171,6 +171,11 @@ impl<'p> Ring<'p> {
         self.small.size() as usize
     }
 
+    /// How many small buffers there are, and large ones.
+    pub(crate) fn buffers(&self) -> (u16, u16) {
+        (self.small.count(), self.large.count())
+    }
+
     /// Says again and again when `fd` can be read. It must stay open until the last completion.
     pub(crate) fn watch(&mut self, fd: BorrowedFd<'_>, number: u32) {
         let entry = opcode::PollAdd::new(Fd(fd.as_raw_fd()), libc::POLLIN as u32).multi(true);
@@ -186,11 +191,12 @@ impl<'p> Ring<'p> {
         unsafe { self.stage(&entry.build(), Tag::of_conn(Kind::Stream, conn)) }
     }
 
-    /// Receives once, at most `len` bytes.
+    /// Receives once, at most `len` bytes, into a buffer that is as small as can be.
     pub(crate) fn receive_once(&mut self, socket: BorrowedFd<'_>, conn: ConnId, len: usize) {
-        let len = u32::try_from(len).unwrap_or(u32::MAX).min(self.large.size());
+        let buffers = if len <= self.small_bytes() { &self.small } else { &self.large };
+        let len = u32::try_from(len).unwrap_or(u32::MAX).min(buffers.size());
         let entry = opcode::Recv::new(Fd(socket.as_raw_fd()), std::ptr::null_mut(), len)
-            .buf_group(self.large.group())
+            .buf_group(buffers.group())
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
         // SAFETY: it names no memory but the group's, which outlives it.
