@@ -96,7 +96,8 @@ pub struct NativeLimits {
     pub handshakes_per_second: u32,
     /// The same from one neighbourhood, a /24 or a /48. Default 200.
     pub handshakes_per_parent_second: u32,
-    /// Full handshakes per second in all, but for those of exempt addresses. Default 2,000.
+    /// Full handshakes per second in all, but for those of exempt addresses. Of several shards that
+    /// is each one's; what one has verified and another is to answer counts on both. Default 2,000.
     pub handshakes_total_per_second: u32,
     /// Handshakes of one prefix that may be under way at once. Default 32.
     pub half_open_per_prefix: u32,

@@ -44,13 +44,10 @@ pub trait Carrier<P> {
     /// follows, once nothing of it is under way.
     fn close(&mut self, conn: ConnId) -> bool;
     /// The connection goes to another shard of the process, with its socket, once nothing of it is
-    /// under way here; for the rest it is as if it were closed. Of the frontend of a relay that is
-    /// no shard this is never asked.
+    /// under way here; for the rest it is as if it were closed. Of a frontend that does not have its
+    /// relay spread sessions ([`Relay::spread_sessions`]) this is never asked, and that closes it.
     #[cfg(feature = "native-sessions")]
-    fn hand_over(&mut self, conn: ConnId, handover: Handover) -> bool {
-        drop(handover);
-        self.close(conn)
-    }
+    fn hand_over(&mut self, conn: ConnId, handover: Handover) -> bool;
     /// Tells the operator. `remote`: where the peer is of whom the event speaks, as the relay was
     /// told when it took the connection, or by its proxy; the socket of one that was reset does not
     /// know any more.

@@ -42,9 +42,9 @@ macro_rules! stats {
 }
 
 stats! {
-    /// Connections accepted.
+    /// Connections accepted, those that other shards handed over among them.
     accepted,
-    /// Connections gone.
+    /// Connections gone, those that were handed over to other shards among them.
     closed,
     /// Newcomers refused: the address, or the identity, is in quarantine.
     refused_quarantined,
@@ -193,8 +193,11 @@ stats! {
     directs_returned,
     /// Credit for streams that found nobody to be given to.
     credits_dropped,
-    /// Connections that went to the shard that their clients are at home on.
+    /// Connections that went to the shard that their clients are at home on: each is closed here,
+    /// and accepted there or refused.
     handed_over,
+    /// Of those, the ones that were closed on the way: too many wait for the other shard.
+    lost_on_the_way,
     /// What other shards were to be told of sessions, and found no memory.
     notes_lost,
     /// Times that a native sender was out of tokens.

@@ -12,9 +12,9 @@ use wardline_core::native::{
     Records, ServerControl, SigningKey, Start, digest,
 };
 use wardline_core::{
-    Access, Carrier, ConnId, Counter, Duration, Event, Gather, Instant, Limits, NativeLimits,
-    NativeSlots, Network, Refusal, Relay, Remote, Right, Slots, Started, Tap, TopicId, Verdict,
-    pump,
+    Access, Carrier, ConnId, Counter, Duration, Event, Gather, Handover, Instant, Limits,
+    NativeLimits, NativeSlots, Network, Refusal, Relay, Remote, Right, Slots, Started, Tap,
+    TopicId, Verdict, pump,
 };
 
 #[path = "native_limits/door.rs"]
@@ -93,6 +93,10 @@ impl Carrier<Pool> for Net {
 
     fn close(&mut self, _: ConnId) -> bool {
         true
+    }
+
+    fn hand_over(&mut self, _: ConnId, _: Handover) -> bool {
+        unreachable!("there is one shard")
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::links::ring_bytes;
+use crate::links::{ARRIVALS_BYTES, ring_bytes};
 use crate::logging;
 use crate::net::NOT_SENT_BYTES_MAX;
 use crate::settings::{Engine, Loaded};
@@ -135,6 +135,7 @@ impl Plan {
             items.push(item("engine", "rings to other shards", rings, ring_bytes(limits) as u64));
             let scratch = limits.record_bytes_max().max(64 << 10) as u64;
             items.push(item("engine", "link scratch", 1, scratch));
+            items.push(item("engine", "connections that move", 1, ARRIVALS_BYTES as u64));
         }
         let engines: u64 =
             items.iter().filter(|item| item.group == "engine").map(Item::bytes).sum();

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 
 use wardline_core::{
-    Carrier, ConnId, Duration, Event, Gather, Instant, LagRule, Limits, Next, PeerFault, Pool,
-    Reason, Relay, Remote, Started, pump, send,
+    Carrier, ConnId, Duration, Event, Gather, Handover, Instant, LagRule, Limits, Next, PeerFault,
+    Pool, Reason, Relay, Remote, Started, pump, send,
 };
 use wardline_host::settings::Settings;
 use wardline_host::storage::{Lent, Sizes};
@@ -50,6 +50,10 @@ impl<P: Pool> Carrier<P> for Socket {
 
     fn close(&mut self, _: ConnId) -> bool {
         true
+    }
+
+    fn hand_over(&mut self, _: ConnId, _: Handover) -> bool {
+        unreachable!("there is one shard")
     }
 
     fn event(&mut self, event: Event, _: Option<SocketAddr>) {

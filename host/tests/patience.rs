@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use wardline_core::{
-    Carrier, ConfigError, ConnId, Duration, Event, Gather, Instant, Limits, Next, Pool, Relay,
-    Remote, Started, TopicId, pump,
+    Carrier, ConfigError, ConnId, Duration, Event, Gather, Handover, Instant, Limits, Next, Pool,
+    Relay, Remote, Started, TopicId, pump,
 };
 use wardline_host::settings::Settings;
 use wardline_host::storage::{Lent, Sizes};
@@ -40,6 +40,10 @@ impl<P: Pool> Carrier<P> for Sent {
 
     fn close(&mut self, _: ConnId) -> bool {
         true
+    }
+
+    fn hand_over(&mut self, _: ConnId, _: Handover) -> bool {
+        unreachable!("there is one shard")
     }
 
     fn event(&mut self, _: Event, _: Option<SocketAddr>) {}

@@ -250,11 +250,18 @@ impl<'s> Shard<'s> {
 
     /// Connections go to the shards of their clients.
     fn hand_over(&mut self) {
-        let topic = self.relay.listen_native().ok();
-        let gone = self.sockets.gone.drain(..);
-        // What tokio does not let go of is lost.
-        let gone = gone.filter_map(|(stream, handover)| Some((stream.into_std().ok()?, handover)));
-        self.links.hand_over(topic, gone);
+        let Sockets { gone, lost, .. } = &mut self.sockets;
+        let gone = gone.drain(..).filter_map(|(stream, handover)| match stream.into_std() {
+            Ok(stream) => Some((stream, handover)),
+            Err(error) => {
+                let addr = handover.addr;
+                tracing::debug!(%addr, %error, "lost while it was handed over");
+                *lost += 1;
+                None
+            }
+        });
+        self.links.hand_over(self.relay.listen_native().ok(), gone);
+        self.links.lose(std::mem::take(lost));
     }
 
     /// A connection that another shard has accepted.
@@ -270,7 +277,7 @@ impl<'s> Shard<'s> {
         &mut self,
         stream: TcpStream,
         remote: Remote,
-        handover: Option<Handover>,
+        handover: Option<Box<Handover>>,
         now: Instant,
     ) {
         let (relay, arrival) = (&mut self.relay, (stream, remote));

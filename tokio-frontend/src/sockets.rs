@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use wardline_core::{Carrier, ConnId, Event, GATHER_MAX, Gather, Handover, Pool, Started};
 use wardline_host::bells::{Bell, Bells};
 use wardline_host::events::Events;
+use wardline_host::links::ARRIVALS;
 
 use crate::probe::Probe;
 
@@ -36,8 +37,9 @@ pub(crate) struct Sockets {
     /// Sockets to be looked at in the next turn, whatever they say themselves.
     pub(crate) again: Vec<u32>,
     pub(crate) events: Events,
-    /// Those that go to other shards.
-    pub(crate) gone: Vec<(TcpStream, Handover)>,
+    /// Those that go to other shards, and how many were closed instead.
+    pub(crate) gone: Vec<(TcpStream, Box<Handover>)>,
+    pub(crate) lost: usize,
     probe: Probe,
 }
 
@@ -50,7 +52,8 @@ impl Sockets {
             ready,
             again: Vec::with_capacity(2 * numbers),
             events: Events::default(),
-            gone: Vec::new(),
+            gone: Vec::with_capacity(ARRIVALS),
+            lost: 0,
             probe: Probe::default(),
         }
     }
@@ -168,7 +171,11 @@ impl<P: Pool> Carrier<P> for Sockets {
         if self.of(conn).is_some()
             && let Some(socket) = self.table.get_mut(conn.index()).and_then(Option::take)
         {
-            self.gone.push((socket.stream, handover));
+            if self.gone.len() < ARRIVALS {
+                self.gone.push((socket.stream, Box::new(handover)));
+            } else {
+                self.lost += 1;
+            }
         }
         true
     }

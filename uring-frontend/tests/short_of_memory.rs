@@ -45,12 +45,12 @@ fn who_has_room_and_takes_nothing_is_not_asked_again_and_again() {
     let orders = Orders::default();
     let mut links = links::connect(SHARDS, &limits);
     // The other shard is we: it hands on a connection that no listener could have accepted.
-    let (other, mine) = (links.pop().expect("two"), links.pop().expect("two"));
+    let (mut other, mine) = (links.pop().expect("two"), links.pop().expect("two"));
     thread::scope(|scope| {
         let orders = &orders;
         let clients = scope.spawn(move || {
             let _stop = Stop(orders);
-            clients(addr, &other, topic);
+            clients(addr, &mut other, topic);
         });
         wardline_uring::ring::serve(relay, doors, clock, tuning, orders, mine, || {})
             .expect("served");
@@ -67,7 +67,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-fn clients(addr: SocketAddr, other: &Links, topic: TopicId) {
+fn clients(addr: SocketAddr, other: &mut Links, topic: TopicId) {
     let (socket, reader) = always_ready();
     let from = SocketAddr::from(([127, 0, 0, 1], 9));
     other

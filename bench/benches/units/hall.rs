@@ -12,8 +12,8 @@ use wardline_core::native::{
     Next as NextRecord, Record, Records, ServerControl, SigningKey, Start, digest,
 };
 use wardline_core::{
-    Carrier, ConnId, Duration, Event, Gather, Instant, Limits, Next, Pool, Relay, Remote, Started,
-    TopicId, pump, send,
+    Carrier, ConnId, Duration, Event, Gather, Handover, Instant, Limits, Next, Pool, Relay, Remote,
+    Started, TopicId, pump, send,
 };
 use wardline_host::access::{Keyring, Open, Rules};
 use wardline_host::settings::Settings;
@@ -59,6 +59,10 @@ impl<P: Pool> Carrier<P> for Sockets {
 
     fn close(&mut self, _: ConnId) -> bool {
         true
+    }
+
+    fn hand_over(&mut self, _: ConnId, _: Handover) -> bool {
+        unreachable!("there is one shard")
     }
 
     fn event(&mut self, _: Event, _: Option<SocketAddr>) {}

@@ -10,8 +10,8 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use wardline_core::{
-    Carrier, ConnId, Duration, Event, Gather, Instant, Limits, Next, Pool, Refusal, Relay, Remote,
-    Started, TopicId, pump,
+    Carrier, ConnId, Duration, Event, Gather, Handover, Instant, Limits, Next, Pool, Refusal,
+    Relay, Remote, Started, TopicId, pump,
 };
 use wardline_host::settings::Settings;
 use wardline_host::storage::{Lent, Sizes};
@@ -51,6 +51,10 @@ impl<P: Pool> Carrier<P> for Taker {
 
     fn close(&mut self, _: ConnId) -> bool {
         true
+    }
+
+    fn hand_over(&mut self, _: ConnId, _: Handover) -> bool {
+        unreachable!("there is one shard")
     }
 
     fn event(&mut self, _: Event, _: Option<SocketAddr>) {}

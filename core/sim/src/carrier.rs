@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use wardline_core::{
-    Carrier, ConnId, Event, GATHER_MAX, Gather, LagRule, PeerFault, Pool, Reason, Started,
+    Carrier, ConnId, Event, GATHER_MAX, Gather, Handover, LagRule, PeerFault, Pool, Reason, Started,
 };
 
 use crate::knocks::PROXIES;
@@ -174,6 +174,10 @@ impl<P: Pool> Carrier<P> for Side<'_> {
         }
         self.forget(index);
         true
+    }
+
+    fn hand_over(&mut self, _: ConnId, _: Handover) -> bool {
+        unreachable!("no session is native")
     }
 
     fn event(&mut self, event: Event, remote: Option<SocketAddr>) {

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use wardline_core::native::handshake::MAGIC;
 use wardline_core::{
-    Carrier, ConnId, Event, Gather, Instant, Limits, LineLimits, Pool, Relay, Remote, Started, pump,
+    Carrier, ConnId, Event, Gather, Handover, Instant, Limits, LineLimits, Pool, Relay, Remote,
+    Started, pump,
 };
 
 use crate::lent::{Lent, Sizes};
@@ -202,6 +203,10 @@ impl<P: Pool> Carrier<P> for Wires {
         assert_eq!(conn, self.sender, "the reader did nothing");
         self.ended = true;
         true
+    }
+
+    fn hand_over(&mut self, _: ConnId, _: Handover) -> bool {
+        unreachable!("there is one shard")
     }
 
     fn event(&mut self, _event: Event, _remote: Option<SocketAddr>) {}

@@ -48,6 +48,13 @@ impl<P: Pool> Relay<'_, P> {
     pub fn handle_accept(&mut self, now: Instant, remote: Remote) -> Result<ConnId, Refusal> {
         self.enter(now);
         let admitted = self.admit(remote);
+        self.count_admitted(admitted)
+    }
+
+    pub(super) fn count_admitted(
+        &mut self,
+        admitted: Result<ConnId, Refusal>,
+    ) -> Result<ConnId, Refusal> {
         match admitted {
             Ok(_) => self.stats.accepted.bump(),
             Err(refusal) => self.count_refusal(refusal),
@@ -73,15 +80,26 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     fn admit(&mut self, remote: Remote) -> Result<ConnId, Refusal> {
-        self.serves(remote.topic)?;
+        self.has_place(remote.topic)?;
+        if self.is_proxy(remote.addr.ip()) {
+            return self.admit_proxy(remote);
+        }
+        self.admit_client(remote)
+    }
+
+    /// Whether a listener's clients are taken at all, and there is a slot.
+    pub(super) fn has_place(&self, listener: TopicId) -> Result<(), Refusal> {
+        self.serves(listener)?;
         // Each that has a slot may be of a prefix of its own, and then there is none to spare.
         if self.sessions.used() >= self.sessions.capacity() {
             return Err(Refusal::TooManyConnections);
         }
+        Ok(())
+    }
+
+    /// Somebody of whom it is known where it is.
+    pub(super) fn admit_client(&mut self, remote: Remote) -> Result<ConnId, Refusal> {
         let ip = remote.addr.ip();
-        if self.is_proxy(ip) {
-            return self.admit_proxy(remote);
-        }
         let vetted = self.vet(ip, remote.topic)?;
         let prefix = self.prefixes.find_or_make(Prefix::of(ip));
         self.may_join(prefix, vetted, remote.topic)?;

@@ -86,7 +86,7 @@ impl<P: Pool> Relay<'_, P> {
 
     /// The same of a connection that is native, or looks like it. Gives whether it is, or ends;
     /// else its bytes are lines.
-    fn native_input(&mut self, slot: Ref, bytes: &[u8]) -> bool {
+    pub(super) fn native_input(&mut self, slot: Ref, bytes: &[u8]) -> bool {
         if self.sessions.at(slot).flags.has(Flags::UNDECIDED)
             && let Some(first) = bytes.first()
         {

@@ -13,6 +13,8 @@ use wardline_core::{
     NativeSlots, RESERVE, Right, Ring, TopicId,
 };
 
+mod handover;
+
 use super::lines::{is_refused, strike};
 use super::process::{
     HANDED, NOW, Sent, Shard, accept, carry_into, lend, limits, settle_into, shard as one_of,
@@ -87,9 +89,9 @@ impl Both {
 
     /// A connection that was handed over comes to its shard.
     fn arrive(&mut self) -> Option<(usize, ConnId)> {
-        let handover = HANDED.with_borrow_mut(Vec::pop)?;
+        let mut handover = HANDED.with_borrow_mut(Vec::pop)?;
         let shard = usize::from(handover.to);
-        let conn = self.relay(shard).handle_handover(NOW, handover).expect("it is taken");
+        let conn = self.relay(shard).handle_handover(NOW, &mut handover).expect("it is taken");
         self.settle();
         Some((shard, conn))
     }

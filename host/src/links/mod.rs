@@ -14,13 +14,14 @@
 mod gate;
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
 use rtrb::{Consumer, Producer, RingBuffer};
-use wardline_core::{Handover, Instant, Limits, Pool, Relay, Ring, TopicId};
+use wardline_core::{Handover, Instant, Limits, Pool, Refusal, Relay, Ring, TopicId};
 
 use gate::Gate;
 
@@ -36,6 +37,13 @@ const TURN_BYTES: usize = 512 << 10;
 /// beside a quarter of them: a handful is no load.
 const HAND_ON_MIN: u32 = 8;
 
+/// Connections that may wait for a shard, and that may wait in one to leave it.
+pub const ARRIVALS: usize = 512;
+/// Those that are taken in a turn: as many as from a listener.
+const ARRIVALS_PER_TURN: usize = 64;
+/// Bytes of all of them, at a shard: those that wait for it, and those that leave it.
+pub const ARRIVALS_BYTES: usize = 2 * ARRIVALS * (size_of::<Arrival>() + size_of::<Handover>());
+
 /// A connection that another shard accepted.
 #[derive(Debug)]
 pub struct Arrival {
@@ -46,7 +54,7 @@ pub struct Arrival {
     /// The topic of the listener that took it; topics have the same numbers on every shard.
     pub topic: TopicId,
     /// What is known of it already, where it comes to the shard of its client.
-    pub handover: Option<Handover>,
+    pub handover: Option<Box<Handover>>,
 }
 
 /// What every shard sees of every other one.
@@ -56,8 +64,8 @@ struct Common {
     /// Connections of each.
     loads: Vec<AtomicU32>,
     arrivals: Vec<Mutex<VecDeque<Arrival>>>,
-    /// There are some for it; spares a lock each turn.
-    arrived: Vec<AtomicBool>,
+    /// How many there are for it; spares a lock each turn.
+    arrived: Vec<AtomicUsize>,
     /// How many have drained.
     drained: AtomicU32,
 }
@@ -98,6 +106,10 @@ pub struct Links {
     scratch: Box<[u8]>,
     /// Of each listener, whether what it takes may be handed on; beyond, none.
     doors_shared: Box<[bool]>,
+    /// Those that arrived in this turn.
+    arrived: usize,
+    /// Those that were lost on their way, and of whom the relay was not told.
+    lost: usize,
     /// A turn is to come at once.
     again: bool,
     drained: bool,
@@ -119,8 +131,8 @@ pub fn connect(shards: u8, limits: &Limits) -> Vec<Links> {
     let common = Arc::new(Common {
         gates: each().map(|_| Gate::new()).collect(),
         loads: each().map(|_| AtomicU32::new(0)).collect(),
-        arrivals: each().map(|_| Mutex::default()).collect(),
-        arrived: each().map(|_| AtomicBool::new(false)).collect(),
+        arrivals: each().map(|_| Mutex::new(VecDeque::with_capacity(ARRIVALS))).collect(),
+        arrived: each().map(|_| AtomicUsize::new(0)).collect(),
         drained: AtomicU32::new(0),
     });
     let scratch = limits.record_bytes_max().max(64 << 10);
@@ -131,6 +143,8 @@ pub fn connect(shards: u8, limits: &Limits) -> Vec<Links> {
             common: Some(Arc::clone(&common)),
             scratch: vec![0; scratch].into(),
             doors_shared: Box::default(),
+            arrived: 0,
+            lost: 0,
             again: false,
             drained: false,
         })
@@ -169,6 +183,8 @@ impl Links {
             common: None,
             scratch: Box::default(),
             doors_shared: Box::default(),
+            arrived: 0,
+            lost: 0,
             again: false,
             drained: false,
         }
@@ -199,6 +215,7 @@ impl Links {
         let Some(common) = &self.common else { return };
         common.gates[usize::from(self.shard)].awake();
         self.again = false;
+        self.arrived = 0;
         // None of them is always first: it would have the turn's room for itself.
         self.others.rotate_left(1);
         for (nth, ring) in RINGS.into_iter().enumerate() {
@@ -229,6 +246,9 @@ impl Links {
     pub fn give_out<P: Pool>(&mut self, relay: &mut Relay<'_, P>, now: Instant) {
         let Some(common) = &self.common else { return };
         common.loads[usize::from(self.shard)].store(relay.connections(), Ordering::Relaxed);
+        for _ in 0..std::mem::take(&mut self.lost) {
+            relay.handle_lost_on_the_way();
+        }
         for other in &mut self.others {
             let mut given = false;
             for (outward, ring) in other.to.iter_mut().zip(RINGS) {
@@ -263,7 +283,7 @@ impl Links {
         common.gates[me].try_sleep(|| {
             let all = self.drained
                 && common.drained.load(Ordering::SeqCst) as usize >= common.gates.len();
-            all || common.arrived[me].load(Ordering::Relaxed)
+            all || common.arrived[me].load(Ordering::Relaxed) > 0
                 || others.iter().any(|other| {
                     other.from.iter().any(|inward| inward.ring.slots() > inward.left)
                         || other.to.iter().any(|outward| outward.ring.slots() > outward.room)
@@ -277,24 +297,25 @@ impl Links {
         self.others.iter().flat_map(|other| &other.from).any(|inward| inward.left > 0)
     }
 
-    /// The next connection that another shard accepted and handed on: who came first is first.
+    /// The next connection that another shard accepted and handed on, of those that are taken in
+    /// this turn: who came first is first.
     #[must_use]
     pub fn arrival(&mut self) -> Option<Arrival> {
         let common = self.common.as_ref()?;
         let me = usize::from(self.shard);
-        if !common.arrived[me].load(Ordering::Acquire) {
+        if self.arrived >= ARRIVALS_PER_TURN || common.arrived[me].load(Ordering::Acquire) == 0 {
             return None;
         }
+        self.arrived += 1;
         let mut waiting = common.arrivals[me].lock().unwrap_or_else(PoisonError::into_inner);
         let arrival = waiting.pop_front();
-        if waiting.is_empty() {
-            common.arrived[me].store(false, Ordering::Release);
-        }
+        common.arrived[me].store(waiting.len(), Ordering::Release);
         arrival
     }
 
     /// The shard that a connection is to be handed on to which the listener number `door` has just
-    /// accepted, if this one has a quarter more of them than another. `mine`: connections here.
+    /// accepted, if this one has a quarter more of them than another, and that one has come to
+    /// those who wait for it. `mine`: connections here.
     #[must_use]
     pub fn hand_on_to(&self, door: usize, mine: u32) -> Option<u8> {
         let common = self.common.as_ref()?;
@@ -304,14 +325,15 @@ impl Links {
         let load = |shard: u8| common.loads[usize::from(shard)].load(Ordering::Relaxed);
         let least = self.others.iter().map(|other| other.shard).min_by_key(|shard| load(*shard))?;
         let most = load(least).saturating_add(load(least) / 4).saturating_add(HAND_ON_MIN);
-        (mine > most).then_some(least)
+        let waits = common.arrived[usize::from(least)].load(Ordering::Relaxed);
+        (mine > most && waits < ARRIVALS / 2).then_some(least)
     }
 
     /// Hands connections over that go to the shards of their clients, each with its socket.
     pub fn hand_over(
-        &self,
+        &mut self,
         topic: Option<TopicId>,
-        gone: impl IntoIterator<Item = (TcpStream, Handover)>,
+        gone: impl IntoIterator<Item = (TcpStream, Box<Handover>)>,
     ) {
         for (stream, handover) in gone {
             let (to, addr) = (handover.to, handover.addr);
@@ -322,15 +344,28 @@ impl Links {
         }
     }
 
-    /// Hands a connection on.
-    pub fn hand_on(&self, to: u8, arrival: Arrival) {
+    /// Connections were lost before they were handed over.
+    pub fn lose(&mut self, connections: usize) {
+        if connections > 0 {
+            self.lost += connections;
+            tracing::debug!(connections, code = "overloaded", "closed, and not handed over");
+        }
+    }
+
+    /// Hands a connection on. One too many for those who wait is told so, and closed.
+    pub fn hand_on(&mut self, to: u8, arrival: Arrival) {
         let Some(common) = &self.common else { return };
         let to = usize::from(to);
+        let mut waiting = common.arrivals[to].lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() >= ARRIVALS {
+            drop(waiting);
+            self.lost += 1;
+            return turn_off(&arrival, to);
+        }
         // Until it says so itself: else all that come now would go to the same one.
         common.loads[to].fetch_add(1, Ordering::Relaxed);
-        let mut waiting = common.arrivals[to].lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back(arrival);
-        common.arrived[to].store(true, Ordering::Release);
+        common.arrived[to].store(waiting.len(), Ordering::Release);
         drop(waiting);
         common.gates[to].wake();
     }
@@ -348,6 +383,19 @@ impl Links {
         }
         common.drained.load(Ordering::SeqCst) >= shards
     }
+}
+
+/// Tells a connection that there is no place for it, as far as its socket takes that.
+fn turn_off(arrival: &Arrival, to: usize) {
+    let Arrival { stream, addr, topic, .. } = arrival;
+    let refusal = Refusal::Overloaded;
+    let _ = stream.set_nonblocking(true);
+    let _ = if topic.is_native() {
+        (&mut &*stream).write(refusal.alert().as_bytes())
+    } else {
+        (&mut &*stream).write(refusal.warning().as_bytes())
+    };
+    tracing::debug!(%addr, code = refusal.code(), "refused: too many wait for shard-{to}");
 }
 
 impl Inward {

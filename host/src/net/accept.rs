@@ -19,7 +19,7 @@ pub fn admit<P: Pool, S>(
     relay: &mut Relay<'_, P>,
     tuning: Tuning,
     (stream, remote): (S, Remote),
-    handover: Option<Handover>,
+    handover: Option<Box<Handover>>,
     now: Instant,
     warn: impl FnOnce(&S, &[u8]),
 ) -> Option<(ConnId, S)>
@@ -28,7 +28,7 @@ where
 {
     let Remote { addr, topic } = remote;
     let taken = match handover {
-        Some(handover) => relay.handle_handover(now, handover),
+        Some(mut handover) => relay.handle_handover(now, &mut handover),
         None => relay.handle_accept(now, remote),
     };
     match taken {

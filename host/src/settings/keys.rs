@@ -210,7 +210,7 @@ settings! {
         handshakes_per_second: PerSecond = Rate(20), Restart;
         /// The same of one neighbourhood: an IPv4 /24, an IPv6 /48.
         handshakes_per_parent_second: PerSecond = Rate(200), Restart;
-        /// Handshakes of all in a second, but for those of exempt addresses.
+        /// Handshakes of all in a second on each shard, but for those of exempt addresses.
         handshakes_total_per_second: PerSecond = Rate(2_000), Restart;
         /// Connections that have not proved who they are, or whose proxy has not said it.
         half_open: u32 = 1_024, Restart;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
-use wardline_core::{Carrier, ConnId, Event, Gather, Started};
+use wardline_core::{Carrier, ConnId, Event, Gather, Handover, Started};
 use wardline_host::bells::{Bell, Bells};
 use wardline_host::events::Events;
 
@@ -258,6 +258,11 @@ impl<'p> Carrier<RawPool<'p>> for Sockets {
             let _ = SockRef::from(&*socket.fd).shutdown(Shutdown::Both);
         }
         false
+    }
+
+    fn hand_over(&mut self, conn: ConnId, _: Handover) -> bool {
+        // A receive that is under way cannot be taken back, so sessions are not spread.
+        self.close(conn)
     }
 
     fn event(&mut self, event: Event, remote: Option<SocketAddr>) {

@@ -118,6 +118,7 @@ impl<'s, 'p> Shard<'s, 'p> {
             self.sockets.events.report(&self.relay);
             let gone = self.sockets.gone.drain(..);
             self.links.hand_over(self.relay.listen_native().ok(), gone);
+            self.links.lose(std::mem::take(&mut self.sockets.lost));
             self.links.give_out(&mut self.relay, now);
             if self.draining && self.relay.connections() == 0 && self.links.all_drained() {
                 return Ok(());
@@ -427,7 +428,7 @@ fn take<'p>(
     relay: &mut Relay<'_, RawPool<'p>>,
     tuning: Tuning,
     arrival: (TcpStream, Remote),
-    handover: Option<Handover>,
+    handover: Option<Box<Handover>>,
     now: Instant,
 ) {
     let taken = net::admit(relay, tuning, arrival, handover, now, |stream, warning| {

@@ -8,6 +8,7 @@ use wardline_core::{
     Carrier, ConnId, Duration, Event, GATHER_MAX, Gather, Handover, Instant, Limits, Started,
 };
 use wardline_host::events::Events;
+use wardline_host::links::ARRIVALS;
 
 use crate::sys::{Kind, RawPool, Ring, unacknowledged};
 
@@ -55,6 +56,8 @@ pub(super) struct Socket {
     pub(super) sending: bool,
     /// To be closed, once nothing of it is under way.
     pub(super) closing: bool,
+    /// Or rather to go to another shard then.
+    moves: bool,
 }
 
 const _: () = assert!(size_of::<Option<Socket>>() <= 32);
@@ -103,8 +106,10 @@ pub(super) struct Sockets<'p> {
     resting: Vec<ConnId>,
     rest_until: Option<Instant>,
     /// Those that go to other shards; and of which nothing is under way any more.
-    moving: Vec<(ConnId, Handover)>,
-    pub(super) gone: Vec<(TcpStream, Handover)>,
+    moving: Vec<(ConnId, Box<Handover>)>,
+    pub(super) gone: Vec<(TcpStream, Box<Handover>)>,
+    /// How many were closed instead.
+    pub(super) lost: usize,
     pub(super) events: Events,
 }
 
@@ -127,8 +132,9 @@ impl<'p> Sockets<'p> {
             put_off: Vec::with_capacity(sockets),
             resting: Vec::with_capacity(sockets),
             rest_until: None,
-            moving: Vec::new(),
-            gone: Vec::new(),
+            moving: Vec::with_capacity(ARRIVALS),
+            gone: Vec::with_capacity(ARRIVALS),
+            lost: 0,
             events: Events::default(),
         }
     }
@@ -161,6 +167,7 @@ impl<'p> Sockets<'p> {
             hoped: false,
             sending: false,
             closing: false,
+            moves: false,
         };
         if let Some(place) = self.table.get_mut(index) {
             *place = Some(socket);
@@ -304,13 +311,15 @@ impl<'p> Sockets<'p> {
     /// Closes a socket of which nothing is under way, or has it go to another shard.
     pub(super) fn remove(&mut self, conn: ConnId) {
         if let Some(socket) = self.of(conn)
-            && let was_paused = socket.paused
+            && let (was_paused, moves) = (socket.paused, socket.moves)
             && let Some(place) = self.table.get_mut(conn.index())
         {
             let socket = place.take();
             self.paused -= usize::from(was_paused);
-            let moves = self.moving.iter().position(|(of, _)| *of == conn);
-            if let (Some(at), Some(socket)) = (moves, socket) {
+            if moves
+                && let Some(at) = self.moving.iter().position(|(of, _)| *of == conn)
+                && let Some(socket) = socket
+            {
                 self.gone.push((socket.stream, self.moving.swap_remove(at).1));
             }
         }
@@ -416,8 +425,14 @@ impl<'p> Carrier<RawPool<'p>> for Sockets<'p> {
     }
 
     fn hand_over(&mut self, conn: ConnId, handover: Handover) -> bool {
-        if self.of(conn).is_some() {
-            self.moving.push((conn, handover));
+        let full = self.moving.len() + self.gone.len() >= ARRIVALS;
+        if let Some(socket) = self.of(conn) {
+            socket.moves = !full;
+            if full {
+                self.lost += 1;
+            } else {
+                self.moving.push((conn, Box::new(handover)));
+            }
         }
         self.close(conn)
     }

@@ -164,12 +164,12 @@ impl World<'_, '_> {
         let now = self.now();
         let conn = &mut self.side.conns[index];
         conn.moves = false;
-        let handover = conn.handover.take().expect("it moves");
+        let mut handover = conn.handover.take().expect("it moves");
         let (shard, ip) = (usize::from(handover.to), conn.addr.ip());
         self.drain_one(shard);
         let relay = &mut self.relays[shard];
         let evicted = relay.stats().evicted_for_newcomer;
-        let taken = relay.handle_handover(now, handover);
+        let taken = relay.handle_handover(now, &mut handover);
         self.side.evicted |= relay.stats().evicted_for_newcomer != evicted;
         match taken {
             Ok(id) => {

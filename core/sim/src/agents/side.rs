@@ -263,12 +263,18 @@ impl Side<'_> {
         assert!(!self.plan.strict || began <= most, "{began} handshakes in a second of {rate}");
     }
 
-    /// There was no place for a handshake: all were promised to who had proved something.
+    /// There was no place for a handshake: all were promised to who had proved something, or is about
+    /// to go to its shard.
     pub(crate) fn no_place(&self) {
         let may_wait = |index: &&usize| {
+            let conn = &self.conns[**index];
+            let goes = |link: &Link| {
+                link.challenged && !link.live && self.home_of(link.agent) != conn.shard
+            };
             let back = |link: &Link| link.resume.is_some() && !link.live;
-            self.conns[**index].owner == Owner::Noise
-                || self.links[**index].as_ref().is_some_and(|link| back(link))
+            let may_wait = |link: &Link| back(link) || goes(link);
+            conn.owner == Owner::Noise
+                || self.links[**index].as_ref().is_some_and(|link| may_wait(link))
         };
         let waits = self.live.iter().filter(may_wait).count();
         let all = self.plan.half_open;

@@ -378,6 +378,20 @@ impl ParkedVerified {
         Some(Verified { hello, challenge, auth, early, client: self.client })
     }
 
+    /// Takes it out as it is; the slot holds no key any more.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let taken = *self;
+        self.wipe();
+        taken
+    }
+
+    /// Whether it is nobody.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.hello == [0; Hello::SIZE]
+    }
+
     /// Makes zeros of the keys, and nobody of it.
     pub fn wipe(&mut self) {
         self.early.iter_mut().for_each(Key::wipe);

@@ -16,7 +16,7 @@ impl<P: Pool> Relay<'_, P> {
         if self.natives.lobby.is_none() {
             return (0, 0);
         }
-        let (mut cursors, mut listed, mut halves) = (0_u32, 0_u32, 0_u32);
+        let (mut cursors, mut listed, mut halves, mut going) = (0_u32, 0_u32, 0_u32, 0_u32);
         for slot in (0..self.sessions.touched()).map(Ref::of) {
             let (session, conn) = (self.sessions.at(slot), self.natives.conn(slot));
             let native = session.flags.has(Flags::NATIVE) && session.phase() != Phase::Free;
@@ -25,6 +25,7 @@ impl<P: Pool> Relay<'_, P> {
             }
             if conn.half.is_some() {
                 halves = halves.saturating_add(1);
+                going = going.saturating_add(u32::from(conn.moves_to != 0));
                 if self.prefixes.at(session.prefix).half_open == 0 {
                     invariant_failed("a handshake that its prefix does not count");
                 }
@@ -65,7 +66,8 @@ impl<P: Pool> Relay<'_, P> {
             cursors = cursors.saturating_add(count);
         }
         let halves_used = self.natives.halves.used();
-        if cursors != self.natives.subs || halves != halves_used || self.in_rows() != halves_used {
+        let halves_found = self.in_rows().saturating_add(going);
+        if cursors != self.natives.subs || halves != halves_used || halves_found != halves_used {
             invariant_failed("native tables are miscounted");
         }
         self.check_entries();

@@ -196,6 +196,8 @@ impl<P: Pool> Relay<'_, P> {
         // What its address may depends on whether it proves something.
         let admitted = admitted.address(Answer::Yes)?;
         let away = admitted.wants().and_then(|sid| self.away_of(handle_of(&sid)));
+        // Where sessions are not on all shards, no other one has it, whatever a stranger says.
+        let away = away.filter(|_| self.natives.spread);
         if let Some(shard) = away
             && bytes.len() == HELLO_BYTES
         {
@@ -328,6 +330,20 @@ impl<P: Pool> Relay<'_, P> {
             return Answer::Yes;
         }
         Answer::No(Ended { code: Code::Rate, retry_ms: RETRY_MS })
+    }
+
+    /// Whether the shard may answer one more that another shard has verified: anybody can make keys
+    /// of which all are at home here, and no shard is to sign for the strangers of all.
+    pub(super) fn home_budget(&mut self, slot: Ref) -> Answer {
+        let all = self.natives.handshakes.after(self.all_handshakes(), self.now, 1);
+        match all {
+            _ if self.sessions.at(slot).flags.has(Flags::EXEMPT) => Answer::Yes,
+            Some(all) => {
+                self.natives.handshakes = all;
+                Answer::Yes
+            }
+            None => Answer::No(Ended { code: Code::Rate, retry_ms: RETRY_MS }),
+        }
     }
 
     fn parent_may(&mut self, key: Prefix) -> bool {

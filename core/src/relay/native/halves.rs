@@ -105,10 +105,29 @@ impl<P: Pool> Relay<'_, P> {
         if half.is_none() {
             return;
         }
-        let HalfOpen { entry, rival, older, younger, proved, .. } = *self.natives.halves.at(half);
+        let HalfOpen { entry, rival, .. } = *self.natives.halves.at(half);
         if entry.is_some() {
             self.unlink_rival(entry, half, rival);
         }
+        // Who goes to another shard has left it already.
+        if self.natives.conn(slot).moves_to == 0 {
+            self.unlink(half);
+        }
+        let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
+        prefix.half_open = prefix.half_open.saturating_sub(1);
+        self.natives.halves.at_mut(half).wipe();
+        self.natives.halves.give(half);
+    }
+
+    /// A connection's handshake, if it has one, leaves its row: nobody has it give way any more.
+    pub(super) fn leave_row(&mut self, slot: Ref) {
+        if let Some(half) = self.natives.conn(slot).half.some() {
+            self.unlink(half);
+        }
+    }
+
+    fn unlink(&mut self, half: Ref) {
+        let HalfOpen { older, younger, proved, .. } = *self.natives.halves.at(half);
         match older.some() {
             Some(older) => self.natives.halves.at_mut(older).younger = younger,
             None => self.natives.rows.of(proved != 0).first = younger,
@@ -117,10 +136,6 @@ impl<P: Pool> Relay<'_, P> {
             Some(younger) => self.natives.halves.at_mut(younger).older = older,
             None => self.natives.rows.of(proved != 0).last = older,
         }
-        let prefix = self.prefixes.at_mut(self.sessions.at(slot).prefix);
-        prefix.half_open = prefix.half_open.saturating_sub(1);
-        self.natives.halves.at_mut(half).wipe();
-        self.natives.halves.give(half);
     }
 }
 
