@@ -44,8 +44,8 @@ pub trait Carrier<P> {
     /// follows, once nothing of it is under way.
     fn close(&mut self, conn: ConnId) -> bool;
     /// The connection goes to another shard of the process, with its socket, once nothing of it is
-    /// under way here; for the rest it is as if it were closed. Of a frontend that does not have its
-    /// relay spread sessions ([`Relay::spread_sessions`]) this is never asked, and that closes it.
+    /// under way here; for the rest it is as if it were closed. Of a frontend that does not have
+    /// its relay spread sessions ([`Relay::spread_sessions`]) this is never asked.
     #[cfg(feature = "native-sessions")]
     fn hand_over(&mut self, conn: ConnId, handover: Handover) -> bool;
     /// Tells the operator. `remote`: where the peer is of whom the event speaks, as the relay was

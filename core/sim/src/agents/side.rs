@@ -263,8 +263,8 @@ impl Side<'_> {
         assert!(!self.plan.strict || began <= most, "{began} handshakes in a second of {rate}");
     }
 
-    /// There was no place for a handshake: all were promised to who had proved something, or is about
-    /// to go to its shard.
+    /// There was no place for a handshake: all were promised to who had proved something, or is
+    /// about to go to its shard.
     pub(crate) fn no_place(&self) {
         let may_wait = |index: &&usize| {
             let conn = &self.conns[**index];
