@@ -60,6 +60,11 @@ fn lent<T: Zeroable + Clone>(len: usize) -> &'static mut [T] {
     vec![T::zeroed(); len].leak()
 }
 
+/// Of a relay with little memory.
+fn small(connections: u32) -> Limits {
+    Limits { connections, topics: 4, blocks: 512, segments: 16, ..Limits::DEFAULT }
+}
+
 /// Sockets that take everything, but for those that are full.
 #[derive(Default)]
 struct Net {
@@ -128,14 +133,7 @@ impl World {
     }
 
     fn sized(native: NativeLimits, connections: u32) -> Self {
-        Self::of(Limits {
-            connections,
-            topics: 4,
-            blocks: 512,
-            segments: 16,
-            native,
-            ..Limits::DEFAULT
-        })
+        Self::of(Limits { native, ..small(connections) })
     }
 
     fn of(limits: Limits) -> Self {

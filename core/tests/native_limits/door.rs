@@ -288,15 +288,7 @@ fn places_that_are_all_promised_go_to_who_proves_something(way: Way) {
 
 fn an_address_has_so_many_native_connections_however_many_slots_are_free(way: Way) {
     let quarantine = QuarantineLimits { connects_per_minute: 1_000, ..Limits::DEFAULT.quarantine };
-    let mut world = World::of(Limits {
-        connections: 600,
-        topics: 4,
-        blocks: 1_024,
-        segments: 16,
-        quarantine,
-        ..Limits::DEFAULT
-    })
-    .by(way);
+    let mut world = World::of(Limits { blocks: 1_024, quarantine, ..small(600) }).by(way);
     let key = |nth: usize| SigningKey::from_seed(&[100 + (nth % 64) as u8; 32]);
     let mut clients = Vec::new();
     for nth in 0..256 {

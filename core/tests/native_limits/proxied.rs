@@ -289,15 +289,8 @@ fn nobody_else_is_believed() {
 
 #[test]
 fn so_many_are_waited_for() {
-    let limits = Limits {
-        connections: 100,
-        topics: 4,
-        blocks: 512,
-        segments: 16,
-        proxy: ProxyLimits { waiting: 3, ..Limits::DEFAULT.proxy },
-        ..Limits::DEFAULT
-    };
-    let mut world = World::of(limits).by(Way::Proxied);
+    let proxy = ProxyLimits { waiting: 3, ..Limits::DEFAULT.proxy };
+    let mut world = World::of(Limits { proxy, ..small(100) }).by(Way::Proxied);
     let waiting = [world.proxy(), world.proxy(), world.proxy()];
     let own = SocketAddr::new(IpAddr::from(PROXY), 1);
     assert_eq!(world.accept(own), Err(Refusal::TooManyConnections));
@@ -418,15 +411,7 @@ fn a_header_that_takes_long_gives_way_to_who_brings_something_now() {
 #[test]
 fn who_is_refused_holds_no_more_places_than_an_address_may() {
     let quarantine = QuarantineLimits { connections_per_prefix: 20, ..Limits::DEFAULT.quarantine };
-    let mut world = World::of(Limits {
-        connections: 200,
-        topics: 4,
-        blocks: 512,
-        segments: 16,
-        quarantine,
-        ..Limits::DEFAULT
-    })
-    .by(Way::Proxied);
+    let mut world = World::of(Limits { quarantine, ..small(200) }).by(Way::Proxied);
     world.have_refused(CLIENT);
     world.open_door(Door::Line);
     let mut told = 0;
@@ -463,9 +448,7 @@ fn who_waited_side_by_side_stand_in_the_rows_of_their_own_addresses() {
 #[test]
 fn one_proxy_leaves_the_others_their_places() {
     let proxy = ProxyLimits { waiting: 4, waiting_each: 2, ..Limits::DEFAULT.proxy };
-    let limits =
-        Limits { connections: 100, topics: 4, blocks: 512, segments: 16, proxy, ..Limits::DEFAULT };
-    let mut world = World::of(limits).by(Way::Proxied);
+    let mut world = World::of(Limits { proxy, ..small(100) }).by(Way::Proxied);
     let waiting = [world.proxy(), world.proxy()];
     let own = SocketAddr::new(IpAddr::from(PROXY), 1);
     assert_eq!(world.accept(own), Err(Refusal::TooManyConnections));
