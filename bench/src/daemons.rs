@@ -13,7 +13,6 @@ use wardline_core::native::FrameKind;
 use crate::interrupt::Interrupt;
 use crate::native::End;
 use crate::poll::Poller;
-use crate::process;
 use crate::round::{REST, Watch};
 use crate::server::Server;
 use crate::stats::Round;
@@ -80,9 +79,6 @@ impl Daemons {
         let count = |span: Duration| (span.as_secs_f64() * self.per_second) as usize;
         crowd.ask(count(self.warmup), every, &mut latency, interrupt)?;
         latency.reset();
-        if let Some(core) = cores[0] {
-            process::pin(server.pid(), core)?;
-        }
         std::thread::sleep(REST);
         let requests = count(self.counted).max(REQUESTS_MIN);
         let (watch, began) = (Watch::begin(server.pid(), cores)?, Instant::now());

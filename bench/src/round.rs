@@ -49,9 +49,6 @@ impl Plan {
             Pace::Rate(per_second, _) => drop(traffic.run_at(per_second, self.warmup)?),
         }
         traffic.rest(REST)?;
-        if let Some(core) = self.server_core {
-            process::pin(pid, core)?;
-        }
         let watch = Watch::begin(pid, [self.server_core, self.load_core])?;
         let (phase, kept) = match self.pace {
             Pace::Window(until) => (traffic.run(until)?, None),
@@ -78,11 +75,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// From now on; `cores` are the server's and the load's.
+    /// From now on; `cores` are the server's, which it is tied to, and the load's.
     ///
     /// # Errors
     /// The server is gone.
     pub fn begin(pid: u32, cores: [Option<usize>; 2]) -> Result<Self> {
+        if let Some(core) = cores[0] {
+            process::pin(pid, core)?;
+        }
         let (server, load) = (process::cpu_time(pid)?, process::cpu_time(std::process::id())?);
         Ok(Self { pid, cores, server, load, busy: busy(cores)? })
     }

@@ -13,7 +13,6 @@ use wardline_core::native::FrameKind;
 use crate::clients::wait_accepted;
 use crate::interrupt::Interrupt;
 use crate::native::End;
-use crate::process;
 use crate::round::{REST, Watch};
 use crate::server::Server;
 use crate::stats::Round;
@@ -81,9 +80,6 @@ impl Trips {
         let mut latency = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)?;
         pair.run(self.warmup, &mut latency, interrupt)?;
         latency.reset();
-        if let Some(core) = cores[0] {
-            process::pin(server.pid(), core)?;
-        }
         std::thread::sleep(REST);
         let (watch, before) = (Watch::begin(server.pid(), cores)?, pair.trips);
         let began = Instant::now();
