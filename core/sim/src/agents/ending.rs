@@ -424,7 +424,7 @@ impl Side<'_> {
         self.links[index] = Some(link);
     }
 
-    /// Who came and did not leave is there.
+    /// Who came and did not leave is there; and who came later than somebody who watches, it knows.
     fn check_presence(&self) {
         let links = || self.live.iter().filter_map(|index| self.links[*index].as_deref());
         for link in links() {
@@ -437,6 +437,14 @@ impl Side<'_> {
                         other.handle == *handle && other.is_live() && reads
                     });
                     assert!(there, "handle {handle:x} came to {} and is not there", sub.name);
+                }
+                for other in links().filter(|other| sub.presence && other.is_live()) {
+                    let later =
+                        |of: &&Sub| of.reads && of.given_up.is_none() && of.asked > sub.told;
+                    let came = other.subs.get(topic).filter(later).is_some();
+                    let known = sub.present.get(&other.handle) == Some(&true);
+                    let own = other.handle == link.handle;
+                    assert!(own || known || !came, "nobody was told of {:x}", other.handle);
                 }
             }
         }

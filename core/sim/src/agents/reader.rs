@@ -32,6 +32,8 @@ pub(crate) struct Sub {
     pub(crate) given_up: Option<u64>,
     /// When it was asked for.
     pub(crate) asked: u64,
+    /// When that was answered.
+    pub(crate) told: u64,
     /// Who came and went.
     pub(crate) present: BTreeMap<u64, bool>,
 }
@@ -51,6 +53,7 @@ impl Sub {
             lagged: false,
             given_up: None,
             asked: 0,
+            told: 0,
             present: BTreeMap::new(),
         }
     }

@@ -97,6 +97,7 @@ impl Side<'_> {
         sub.echo = echo;
         sub.presence = presence;
         sub.asked = step;
+        sub.told = self.step;
         if sub.pos < next {
             self.states.hit(State::CaughtUp);
         }
