@@ -45,7 +45,7 @@ pub(crate) const TICKS_MAX: u8 = 10;
 /// Which of the two rings from one shard to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ring {
-    /// From a home to a replica, answers, and bans: always drained.
+    /// From a home to a replica; to any: answers, notes, and bans. Always drained.
     Log,
     /// To a home: what is said, who reads; to any: what is asked. It may stall.
     Publish,

@@ -146,7 +146,8 @@ stats! {
     links_lost,
     /// Strikes that another shard told.
     bans_from_shards,
-    /// Strikes that another shard was not told, for too many were waiting: the weakest of them.
+    /// Strikes, or puzzles to be set for one, that another shard was not told, or could not keep: too
+    /// many were waiting, and the weakest gave way.
     bans_untold,
     /// Full handshakes that began.
     challenges,

@@ -269,7 +269,10 @@ impl<'s> Shard<'s> {
         let Arrival { stream, addr, topic, handover } = arrival;
         match TcpStream::from_std(stream) {
             Ok(stream) => self.admit(stream, Remote { addr, topic }, handover, now),
-            Err(error) => tracing::debug!(%addr, %error, "lost while it was handed on"),
+            Err(error) => {
+                tracing::debug!(%addr, %error, "lost while it was handed on");
+                self.links.lose(usize::from(handover.is_some()));
+            }
         }
     }
 

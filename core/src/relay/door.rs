@@ -108,6 +108,29 @@ impl<P: Pool> Relay<'_, P> {
         Ok(self.id(slot))
     }
 
+    /// Somebody who has proved to another shard who it is. What an address may that has done so is
+    /// known there; here it is one connection more of it.
+    #[cfg(feature = "native-sessions")]
+    pub(super) fn admit_proved(&mut self, remote: Remote) -> Result<ConnId, Refusal> {
+        let ip = remote.addr.ip();
+        let exempt = self.is_exempt(ip);
+        self.has_memory()?;
+        let prefix = self.prefixes.find_or_make(Prefix::of(ip));
+        let most = self.limits.quarantine.connections_per_prefix;
+        if !exempt && self.prefixes.at(prefix).conns >= most {
+            return Err(Refusal::TooManyFromAddress);
+        }
+        let slot = self.take_slot(prefix, remote, Phase::Open)?;
+        self.let_in(slot, remote.topic, Vetted { exempt, throttled: Duration::ZERO });
+        Ok(self.id(slot))
+    }
+
+    /// A proxy that speaks for itself is not refused for what its clients do, nor for looking often
+    /// whether the relay is there.
+    fn is_exempt(&self, ip: IpAddr) -> bool {
+        self.known.exempt.iter().chain(self.known.proxies).any(|net| net.contains(ip))
+    }
+
     /// Whether a listener's clients are taken at all.
     pub(super) fn serves(&self, listener: TopicId) -> Result<(), Refusal> {
         let known = self.topics.find(listener.slot).is_some_and(|topic| topic.bound != 0);
@@ -123,9 +146,7 @@ impl<P: Pool> Relay<'_, P> {
 
     /// Whether somebody from that address is taken, and how.
     pub(super) fn vet(&mut self, ip: IpAddr, listener: TopicId) -> Result<Vetted, Refusal> {
-        // A proxy that speaks for itself is not refused for what its clients do, nor for looking
-        // often whether the relay is there.
-        let exempt = self.known.exempt.iter().chain(self.known.proxies).any(|net| net.contains(ip));
+        let exempt = self.is_exempt(ip);
         let throttled = if exempt {
             Duration::ZERO
         } else if listener.dialects == Dialects::Line {

@@ -78,7 +78,7 @@ impl<P: Pool> Relay<'_, P> {
     }
 
     /// Another shard has readers of a topic of ours: from here on it is sent what is appended; and
-    /// of frames what is kept, too. To its home another shard is one reader.
+    /// of frames what is kept, too. To the log that is one reader.
     pub(super) fn make_feed(&mut self, topic: Ref, shard: u8, shape: Shape, epoch: u32) {
         self.drop_feed(topic, shard, shape);
         let Some(cursor) = self.cursors.take() else {
@@ -172,7 +172,11 @@ impl<P: Pool> Relay<'_, P> {
     fn feed_run(&mut self, to: u8, at: Ref, cursor: Ref, room: &mut [u8]) -> usize {
         let (topic, shape) = self.links.topic_of(at);
         let Some((head, rest)) = room.split_at_mut_checked(HEADER) else { return 0 };
-        let most = rest.len().min(self.limits.link_content_max() as usize);
+        let longest = match shape {
+            Shape::Lines => self.limits.line.envelope_bytes_max,
+            Shape::Frames => self.limits.link_content_max(),
+        };
+        let most = rest.len().min(longest as usize);
         let rest = rest.get_mut(..most).unwrap_or_default();
         let log = self.topics.at(topic).log_of(shape);
         let Cursor { link, pos, .. } = *self.cursors.at(cursor);
@@ -183,7 +187,7 @@ impl<P: Pool> Relay<'_, P> {
             Shape::Frames => whole_frames(copied),
         };
         if len == 0 {
-            if most >= self.limits.link_content_max() as usize {
+            if most >= longest as usize {
                 invariant_failed("a message that no record can hold");
             }
             return 0;

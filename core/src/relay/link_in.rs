@@ -133,10 +133,10 @@ impl<P: Pool> Relay<'_, P> {
                     invariant_failed("a ban of no address");
                 };
                 let strikes = u8::try_from(header.author).unwrap_or(u8::MAX);
-                self.stats.bans_from_shards.bump();
                 if strikes == 0 {
                     self.puzzle_from(key, header.messages);
                 } else {
+                    self.stats.bans_from_shards.bump();
                     self.quarantine.adopt(self.now, key, strikes, header.messages);
                 }
             }

@@ -359,7 +359,7 @@ impl Links {
         let mut waiting = common.arrivals[to].lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= ARRIVALS {
             drop(waiting);
-            self.lost += 1;
+            self.lost += usize::from(arrival.handover.is_some());
             return turn_off(&arrival, to);
         }
         // Until it says so itself: else all that come now would go to the same one.
@@ -375,6 +375,10 @@ impl Links {
     #[must_use]
     pub fn all_drained(&mut self) -> bool {
         let Some(common) = &self.common else { return true };
+        // Who arrived is told, too.
+        if common.arrived[usize::from(self.shard)].load(Ordering::Acquire) > 0 {
+            return false;
+        }
         let shards = u32::try_from(common.gates.len()).unwrap_or(u32::MAX);
         if !std::mem::replace(&mut self.drained, true)
             && common.drained.fetch_add(1, Ordering::SeqCst) + 1 == shards

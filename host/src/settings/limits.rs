@@ -1,8 +1,8 @@
 //! What the core is told of the settings.
 
 use wardline_core::{
-    COALESCE_MAX, ConfigError, Duration, Limits, LineLimits, NativeLimits, ProxyLimits,
-    QuarantineLimits, Slowdown,
+    COALESCE_MAX, ConfigError, Duration, LINK_HEADER, Limits, LineLimits, NativeLimits,
+    ProxyLimits, QuarantineLimits, Slowdown,
 };
 
 use super::keys::{FLOW_CONTROL_DELAY, Settings, THROTTLE_DELAY};
@@ -29,8 +29,13 @@ impl Settings {
         let shards = self.server.shards.count();
         if wrong.is_empty() && shards > 1 {
             let part = per_shard(&limits, shards);
-            let message = part.line.envelope_bytes_max.div_ceil(part.block_bytes);
-            if message > part.blocks / 4 {
+            // As a record of a link holds it.
+            let bytes = match self.speaks_native() {
+                true => part.record_bytes_max().saturating_sub(LINK_HEADER),
+                false => part.line.envelope_bytes_max as usize,
+            };
+            let message = bytes.div_ceil(part.block_bytes as usize);
+            if message > (part.blocks / 4) as usize {
                 let said = "a quarter of a shard's part of limits.blocks must hold a message";
                 wrong.push(("server.shards", said.to_owned()));
             } else if let Err(error) = part.check().and_then(|()| match self.speaks_native() {

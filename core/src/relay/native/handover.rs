@@ -108,7 +108,11 @@ impl<P: Pool> Relay<'_, P> {
         let topic = self.listen_native().map_err(|_| Refusal::NoListener);
         let admitted = topic.and_then(|topic| {
             let remote = Remote { addr: handover.addr, topic };
-            self.has_place(topic).and_then(|()| self.admit_client(remote))
+            self.has_place(topic)?;
+            match handover.verified.is_none() {
+                true => self.admit_client(remote),
+                false => self.admit_proved(remote),
+            }
         });
         let conn = self.count_admitted(admitted)?;
         let slot = conn.slot();

@@ -2,7 +2,7 @@
 
 use wardline_core::native::Code;
 use wardline_core::native::handshake::Alert;
-use wardline_core::{Duration, Handover, Instant, Network, Output};
+use wardline_core::{Duration, Handover, Instant, Network, Output, Refusal};
 
 use super::*;
 
@@ -196,4 +196,38 @@ fn what_moves_is_counted_where_it_came_in_and_taken_once() {
     both.settle();
     assert_ne!(alert(&mut both, FAR, conn), None, "nobody");
     assert_eq!(both.far.sessions_held(), held);
+}
+
+#[test]
+fn an_address_has_no_more_sessions_on_a_shard_for_coming_in_at_another() {
+    let mut limits = limits();
+    limits.quarantine.connections_per_prefix = 3;
+    let mut both = Both::new(limits);
+    let native = both.native;
+    for n in 0..5 {
+        let conn = accept(&mut both.home, native, HERE);
+        let mut handover = handed(&mut both, conn, n);
+        both.settle();
+        let taken = both.far.handle_handover(NOW, &mut handover);
+        assert_eq!(taken.err(), (n >= 3).then_some(Refusal::TooManyFromAddress), "{n}");
+        both.settle();
+    }
+    assert_eq!(both.far.sessions_held(), 3);
+}
+
+#[test]
+fn who_has_proved_who_it_is_does_not_wait_behind_strangers_where_it_goes() {
+    let mut limits = limits();
+    limits.native.half_open_per_prefix = 2;
+    let mut both = Both::new(limits);
+    let native = both.native;
+    let conn = accept(&mut both.home, native, HERE);
+    let mut handover = handed(&mut both, conn, 9);
+    // As many of its address as may be silent there.
+    for _ in 0..2 {
+        let _ = accept(&mut both.far, native, HERE);
+    }
+    let conn = both.far.handle_handover(NOW, &mut handover).expect("taken");
+    both.settle();
+    assert!(both.sent[FAR][&conn].len() > ACCEPT_BYTES);
 }
