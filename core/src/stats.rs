@@ -146,8 +146,8 @@ stats! {
     links_lost,
     /// Strikes that another shard told.
     bans_from_shards,
-    /// Strikes, or puzzles to be set for one, that another shard was not told, or could not keep: too
-    /// many were waiting, and the weakest gave way.
+    /// Strikes, or puzzles to be set for one, that another shard was not told, or could not keep:
+    /// too many were waiting, and the weakest gave way.
     bans_untold,
     /// Full handshakes that began.
     challenges,
@@ -197,7 +197,8 @@ stats! {
     /// Connections that went to the shard that their clients are at home on: each is closed here,
     /// and accepted there or refused.
     handed_over,
-    /// Of those, the ones that were closed on the way: too many wait for the other shard.
+    /// Of those, and of newcomers that were to go to a shard with fewer connections, the ones that
+    /// were closed on the way: too many wait for the other shard.
     lost_on_the_way,
     /// What other shards were to be told of sessions, and found no memory.
     notes_lost,

@@ -71,7 +71,6 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("puzzle_stays_home", "another shard does not set the puzzle that an identity has to solve"),
     ("far_readers_are_one", "readers of other shards are not counted"),
     ("presence_stays_home", "who watches is not told of those on other shards"),
-    ("returned_stays_there", "a message that came to nothing on another shard is not given back"),
     ("puzzle_unasked", "a struck identity is let in without its puzzle"),
     ("parent_may_all", "a neighbourhood begins as many handshakes as it likes"),
     ("half_open_stays", "handshakes that take all places keep everybody out"),

@@ -359,7 +359,7 @@ impl Links {
         let mut waiting = common.arrivals[to].lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= ARRIVALS {
             drop(waiting);
-            self.lost += usize::from(arrival.handover.is_some());
+            self.lost += 1;
             return turn_off(&arrival, to);
         }
         // Until it says so itself: else all that come now would go to the same one.

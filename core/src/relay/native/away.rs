@@ -104,9 +104,6 @@ impl<P: Pool> Relay<'_, P> {
 
     /// A message of a session of another shard came to nothing after it was taken there.
     pub(super) fn give_back_away(&mut self, to: u8, handle: u64, mid: u64, code: Code) {
-        if cfg!(wardline_mutant = "returned_stays_there") {
-            return;
-        }
         let note = Note { handle, about: mid, what: code.wire().into(), came: false };
         self.note_for(to, Notes::Returned, note);
     }
