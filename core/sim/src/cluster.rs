@@ -43,6 +43,8 @@ pub(crate) fn run(mut rng: Rng<'_>, ops: u64, check_all: bool, shards: usize) ->
     let limits = &mut plan.limits;
     let most = limits.blocks / 4 * limits.block_bytes;
     limits.line.envelope_bytes_max = limits.line.envelope_bytes_max.min(most);
+    // Nobody says frames here: so rings are made for lines, and are full at times.
+    limits.native.payload_bytes_max = 1;
     let mut lent: Vec<Lent> = (0..shards).map(|_| Lent::new(&plan, shards)).collect();
     let mut cluster = Cluster::new(&plan, rng, &mut lent, check_all);
     for _ in 0..ops {
