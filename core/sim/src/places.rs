@@ -192,8 +192,8 @@ impl Places {
         }
     }
 
-    /// Those that were reached fewer than `least` times. For a header others give way: that it finds
-    /// no room all the same is rare.
+    /// Those that were reached fewer than `least` times. For a header others give way: that it
+    /// finds no room all the same is rare.
     pub fn missed(&self, least: u64) -> impl Iterator<Item = Place> + '_ {
         let least = move |place| if place == Place::HeaderNoRoom { 1 } else { least };
         let places = Place::ALL.iter().map(|(place, _)| *place);
