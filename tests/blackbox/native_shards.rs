@@ -41,6 +41,15 @@ fn two_strangers(relay: &Relay) -> [NativeClient; 2] {
     [come_in(relay, first, 1, 2), come_in(relay, second, 0, 2)]
 }
 
+/// Two shards with so little memory that who does not read lags soon.
+fn two_small_shards(engine: &'static str) -> Relay {
+    Launch::of_both(engine)
+        .shards(2)
+        .set("pressure.lag_bytes", "1MiB")
+        .set("limits.segments", "8MiB")
+        .start()
+}
+
 /// Clients of lines on each shard, all of them in the room.
 fn lines_everywhere(relay: &Relay, shards: usize) -> Vec<Client> {
     let mut clients: Vec<Client> =
@@ -172,11 +181,7 @@ fn a_line_from_another_shard_has_a_handle_that_says_so() {
 #[test]
 fn who_never_reads_on_another_shard_does_not_disturb_native_clients() {
     on_each_engine(|engine| {
-        let relay = Launch::of_both(engine)
-            .shards(2)
-            .set("pressure.lag_bytes", "1MiB")
-            .set("limits.segments", "8MiB")
-            .start();
+        let relay = two_small_shards(engine);
         let mut stuck = relay.dial_shard(1).receive_buffer(4096).connect();
         let mut witness = relay.dial_shard(1).connect();
         relay.seat_by(relay.dial_shard(0).connect(), [&mut stuck, &mut witness]);
@@ -326,11 +331,7 @@ fn who_reads_a_topic_is_known_on_all_shards() {
 #[test]
 fn a_native_reader_that_never_reads_does_not_disturb_those_of_other_shards() {
     on_each_engine(|engine| {
-        let relay = Launch::of_both(engine)
-            .shards(2)
-            .set("pressure.lag_bytes", "1MiB")
-            .set("limits.segments", "8MiB")
-            .start();
+        let relay = two_small_shards(engine);
         let [mut near, mut far] = two_strangers(&relay);
         let mut stuck: Vec<_> = (0..6)
             .map(|number| {

@@ -155,15 +155,24 @@ impl<P: Pool> Relay<'_, P> {
         Ok(())
     }
 
-    /// Begins to take in for a topic; gives whether its turn has room.
-    pub(super) fn enter_topic(&mut self, topic: Ref) -> bool {
+    /// Begins to take in for a topic, if its turn has room.
+    pub(super) fn enter_topic(&mut self, topic: Ref) -> Result<(), Later> {
         let turn = self.turn;
         let most = self.limits.topic_turn_bytes;
         let item = self.topics.at_mut(topic);
         item.enter(turn);
         // Where backlogs of ours wait, they get the other half.
         let most = if item.queued > 0 { most.div_ceil(2) } else { most };
-        item.taken < most
+        if item.taken < most { Ok(()) } else { Err(Later::Again) }
+    }
+
+    /// The topic of ours that a record is for, if its turn has room, and other shards that read it
+    /// do not lag too far.
+    pub(super) fn enter_home(&mut self, header: &Header) -> Result<Ref, Later> {
+        let topic = self.topic_of(header, None);
+        self.enter_topic(topic)?;
+        let waits = self.topics.at(topic).feeds > 0 && self.links.full;
+        if waits { Err(Later::Freed) } else { Ok(topic) }
     }
 
     pub(super) fn charge_topic(&mut self, topic: Ref, header: &Header) {
@@ -178,14 +187,8 @@ impl<P: Pool> Relay<'_, P> {
 
     /// At home: lines of another shard's connection get their place in the order.
     fn take_messages(&mut self, from: u8, header: &Header, content: &[u8]) -> Result<(), Later> {
-        let topic = self.topic_of(header, None);
-        if !self.enter_topic(topic) {
-            return Err(Later::Again);
-        }
+        let topic = self.enter_home(header)?;
         let item = self.topics.at(topic);
-        if item.feeds > 0 && self.links.full {
-            return Err(Later::Freed);
-        }
         let number = (item.cursors > 0).then_some(item.log.messages);
         let put = if item.speaks_native() && !cfg!(wardline_mutant = "far_line_is_no_frame") {
             self.append_far_lines(topic, from, header, content)
@@ -226,9 +229,7 @@ impl<P: Pool> Relay<'_, P> {
 
     /// At a replica: messages in the home's order.
     fn take_replica(&mut self, topic: Ref, header: &Header, content: &[u8]) -> Result<(), Later> {
-        if !self.enter_topic(topic) {
-            return Err(Later::Again);
-        }
+        self.enter_topic(topic)?;
         // A part of them may have found room before.
         let done = self.topics.at(topic).log.messages.checked_sub(header.number);
         let done = done.and_then(|done| u32::try_from(done).ok()).unwrap_or(u32::MAX);

@@ -68,9 +68,7 @@ impl<P: Pool> Relay<'_, P> {
         content: &[u8],
     ) -> Result<(), Later> {
         let lobby = self.natives.lobby;
-        if !self.enter_topic(lobby) {
-            return Err(Later::Again);
-        }
+        self.enter_topic(lobby)?;
         let done = self.links.peer(from).partly;
         for frame in Frames::of_shards(content).skip(done as usize) {
             if self.links.peer(from).answers.is_full() {
@@ -233,9 +231,7 @@ impl<P: Pool> Relay<'_, P> {
         content: &[u8],
     ) -> Result<(), Later> {
         let lobby = self.natives.lobby;
-        if !self.enter_topic(lobby) {
-            return Err(Later::Again);
-        }
+        self.enter_topic(lobby)?;
         if self.links.peer(from).answers.is_full() {
             return Err(Later::Freed);
         }

@@ -187,9 +187,7 @@ impl<P: Pool> Relay<'_, P> {
         if self.topics.at(topic).mirror() != Mirror::Live {
             return Ok(());
         }
-        if !self.enter_topic(topic) {
-            return Err(Later::Again);
-        }
+        self.enter_topic(topic)?;
         self.topics.at_mut(topic).elsewhere = header.epoch;
         for frame in Frames::of_shards(content) {
             // A part of them may have found room before.

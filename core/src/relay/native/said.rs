@@ -68,14 +68,7 @@ impl<P: Pool> Relay<'_, P> {
         header: &Header,
         content: &[u8],
     ) -> Result<(), Later> {
-        let topic = self.topic_of(header, None);
-        if !self.enter_topic(topic) {
-            return Err(Later::Again);
-        }
-        let item = self.topics.at(topic);
-        if item.feeds > 0 && self.links.full {
-            return Err(Later::Freed);
-        }
+        let topic = self.enter_home(header)?;
         let (remote, frames) = content.split_at_checked(ADDRESS).unwrap_or_default();
         let remote = from_bytes(remote);
         let author = foreign(from, header.author);
